@@ -1,0 +1,1 @@
+//! From residual to episode: standardise, smooth, threshold, debounce, attribute.

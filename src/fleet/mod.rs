@@ -1,0 +1,1 @@
+//! What is known of every car now and lately: bounded history, shards.

@@ -1,0 +1,1 @@
+//! ONNX: manifest, session, training, the built-in models.

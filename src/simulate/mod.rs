@@ -1,0 +1,1 @@
+//! A believable fleet: driving, faults with onset and severity, labels.

@@ -1,0 +1,9 @@
+//! What a reading is: its sensors, how it is written on the wire and in files, and batches of it in memory.
+//!
+//! Owns no I/O but the reading of CSV files, and knows neither broker nor model.
+
+pub mod batch;
+pub mod schema;
+
+pub use batch::{Batch, ReadingMeta};
+pub use schema::{Schema, SchemaError, Sensor};
