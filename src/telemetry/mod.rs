@@ -3,7 +3,9 @@
 //! Owns no I/O but the reading of CSV files, and knows neither broker nor model.
 
 pub mod batch;
+pub mod file;
 pub mod schema;
+pub mod time;
 
 pub use batch::{Batch, ReadingMeta};
 pub use schema::{Schema, SchemaError, Sensor};
