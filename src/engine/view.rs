@@ -183,6 +183,8 @@ pub struct FleetRow {
     pub car: CarName,
     /// How it is.
     pub state: CarState,
+    /// Its sensors are [`Snapshot::schema`] at this index; [`Blame::sensor`] is a position in it.
+    pub schema: usize,
     /// Severity 0–100: of the open episode, else of the latest reading.
     pub severity: u8,
     /// The worst sensor; none while quiet.
