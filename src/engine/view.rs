@@ -274,8 +274,8 @@ pub struct Episode {
     pub schema: usize,
 }
 
-/// What went where since the start. `received = produced + refused + in flight to Kafka`,
-/// `consumed = scored + undecodable`, and on an exclusive topic `produced = consumed + in flight from Kafka`.
+/// What went where since the start. `received = produced + refused + lost + in flight to Kafka`,
+/// `consumed = scored + undecodable + duplicates`, and on a topic of our own `produced = consumed + in flight from Kafka`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Readings the gate (or an external broker's client) took.
@@ -284,13 +284,15 @@ pub struct Counts {
     pub produced: u64,
     /// Refused at the door (too large for Kafka), dead-lettered with the reason.
     pub refused: u64,
+    /// Not kept, because Kafka refused them for good; their senders got no acknowledgement.
+    pub lost: u64,
     /// Read back.
     pub consumed: u64,
     /// Scored by the model.
     pub scored: u64,
     /// Read back and not decodable, dead-lettered with the reason.
     pub undecodable: u64,
-    /// Seen before (delivered twice), and so counted once more but not judged again.
+    /// Read back a second time (as after a rebalance) and not judged again.
     pub duplicates: u64,
     /// Breaches: readings over their threshold.
     pub anomalies: u64,
@@ -423,17 +425,39 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Marks the car's open episode as seen.
-    Acknowledge { car: CarName },
+    Acknowledge {
+        /// The car.
+        car: CarName,
+    },
     /// Opens no episode for the car for that long.
-    Mute { car: CarName, duration: Duration },
+    Mute {
+        /// The car.
+        car: CarName,
+        /// For how long.
+        duration: Duration,
+    },
     /// Ends a mute.
-    Unmute { car: CarName },
+    Unmute {
+        /// The car.
+        car: CarName,
+    },
     /// Takes the car's present behaviour as its normal one.
-    Rebaseline { car: CarName },
+    Rebaseline {
+        /// The car.
+        car: CarName,
+    },
     /// Gives a simulated car a fault (an id of [`Snapshot::faults`]).
-    Break { car: CarName, fault: String },
+    Break {
+        /// The car.
+        car: CarName,
+        /// An id of [`Snapshot::faults`].
+        fault: String,
+    },
     /// Repairs a simulated car.
-    Repair { car: CarName },
+    Repair {
+        /// The car.
+        car: CarName,
+    },
 }
 
 /// A console's end of the engine. Cheap to clone; no call blocks.

@@ -1,5 +1,10 @@
 //! Decoded readings of one schema, side by side in memory as a model wants them.
 
+/// Whether a sensor's value is a gap: the reading did not have it.
+pub fn is_gap(value: f32) -> bool {
+    value.is_nan()
+}
+
 /// Where and when a reading of a [`Batch`] came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadingMeta {
