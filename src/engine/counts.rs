@@ -26,7 +26,18 @@ macro_rules! counters {
 }
 
 counters!(
-    published, episodes, anomalies, duplicates, undecodable, scored, consumed, lost, refused, produced, unmapped, received,
+    published,
+    episodes,
+    anomalies,
+    duplicates,
+    undecodable,
+    scored,
+    consumed,
+    lost,
+    refused,
+    produced,
+    unmapped,
+    received,
 );
 
 /// Adds to a counter.

@@ -92,7 +92,11 @@ impl History {
         let n = self.at(self.written);
         self.slots[n] = Slot { start: time, score, breach };
         let row = &mut self.values[n * self.width..][..self.width];
-        if values.is_empty() { row.fill(f16::NAN) } else { store(row, values) }
+        if values.is_empty() {
+            row.fill(f16::NAN)
+        } else {
+            store(row, values)
+        }
         self.written += 1;
         self.last_time = time;
     }
