@@ -4,8 +4,10 @@
 
 pub mod batch;
 pub mod file;
+pub mod recording;
 pub mod schema;
 pub mod time;
 
 pub use batch::{Batch, ReadingMeta};
+pub use recording::{Recorder, Recording, Run};
 pub use schema::{Schema, SchemaError, Sensor};
