@@ -1,0 +1,3 @@
+//! How good a detector is, against labels.
+
+pub mod curves;
