@@ -1,13 +1,21 @@
 //! The command line: which subcommands there are. What each takes stands in its own file under `commands`.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{doctor, evaluate, model, replay, run, score, simulate, train};
+use crate::commands::{completions, doctor, evaluate, man, model, replay, run, score, simulate, train};
 use crate::failure::Failure;
 
 /// The check-engine light for a whole fleet, in a terminal
+///
+/// Cars publish sensor readings over MQTT. dashlight writes each to Kafka, reads them back, scores them with an ONNX
+/// model, and shows which cars are going wrong, since when, and which sensor says so. Without a command it does what
+/// `dashlight run` does.
 #[derive(Debug, Parser)]
-#[command(name = "dashlight", version, args_conflicts_with_subcommands = true)]
+#[command(name = "dashlight", version, args_conflicts_with_subcommands = true, max_term_width = 110)]
+#[command(
+    after_help = "`dashlight` alone needs no server: it shows a simulated fleet. `dashlight doctor` checks a set-up.\n\
+                        Exit code: 0 done, 1 failed while running, 2 bad arguments, configuration, model or input."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -25,6 +33,8 @@ enum Command {
     Evaluate(evaluate::Args),
     Model(model::Args),
     Doctor(doctor::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Cli {
@@ -39,6 +49,18 @@ impl Cli {
             Command::Evaluate(args) => evaluate::run(args),
             Command::Model(args) => model::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Completions(args) => completions::run(args, Cli::command()),
+            Command::Man(args) => man::run(args, Cli::command()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
     }
 }

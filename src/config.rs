@@ -1,262 +1,214 @@
 //! Configuration: defaults < file < environment < flags.
+//!
+//! The sections below are the one table of keys: name, type, default and doc string are declared once, and the check of
+//! a file ([`file`]), the environment's names, `run --print-config` ([`print`]) and `docs/configuration.md` are derived.
+//! [`load`] finds and merges the layers, [`check`] judges the values; both say in one sentence where a mistake stands and
+//! what to write instead. Knows no broker, model or terminal: whether a named thing exists is for its owner to say.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+pub mod check;
+pub mod error;
+pub mod file;
+pub mod keys;
+pub mod load;
+pub mod print;
+pub mod secret;
 
-/// Everything that can be configured, with its defaults.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Where devices connect, or which brokers to connect to.
-    pub mqtt: Mqtt,
-    /// The log.
-    pub kafka: Kafka,
-    /// Which MQTT topics carry readings, and how they are written.
-    pub source: Vec<Source>,
-    /// The model that scores, and what is done with scores.
-    pub model: Model,
-    /// The simulated fleet.
-    pub simulate: Simulate,
-    /// The screen.
-    pub console: Console,
-    /// Bounds.
-    pub limits: Limits,
-    /// Directory for what must survive a restart; `None` is `$XDG_STATE_HOME/dashlight`.
-    pub state: Option<PathBuf>,
-    /// Logging.
-    pub log: Log,
-}
+pub use error::{ConfigError, Origin};
+pub use keys::{Key, Kind};
+pub use load::{Inputs, Loaded, Setting};
+pub use print::print;
+pub use secret::Properties;
 
-/// `[mqtt]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Mqtt {
-    /// Address of the embedded broker (MQTT 3.1.1 and 5 on one port). Empty: none.
-    pub listen: String,
-    /// External brokers to subscribe to: `mqtt://[user@]host:1883`. The password comes from `password_file` or the environment.
-    pub connect: Vec<String>,
-    /// Client id at external brokers; empty: made from the host's name, so that the session persists.
-    pub client_id: String,
-    /// File with the password for external brokers.
-    pub password_file: Option<PathBuf>,
-}
+use keys::sections;
 
-impl Default for Mqtt {
-    fn default() -> Self {
-        Mqtt { listen: "127.0.0.1:1883".into(), connect: Vec::new(), client_id: String::new(), password_file: None }
+sections! {
+    /// Everything that can be configured.
+    Config {
+        /// Where devices connect, and which brokers to connect to.
+        mqtt: Mqtt = Mqtt::default(),
+        /// The log that readings are written to and read from.
+        kafka: Kafka = Kafka::default(),
+        /// Which MQTT topics carry readings, and how they are written. Without any `[[source]]`, the one shown here applies.
+        source: Vec<Source> = vec![Source::default()],
+        /// The model that scores, and what is done with scores.
+        model: Model = Model::default(),
+        /// The simulated fleet.
+        simulate: Simulate = Simulate::default(),
+        /// The screen.
+        console: Console = Console::default(),
+        /// Bounds: what strangers send can cost this much, never more.
+        limits: Limits = Limits::default(),
+        /// Directory for what must survive a restart. Not set: `$XDG_STATE_HOME/dashlight`, else `~/.local/state/dashlight`.
+        state: Option<PathBuf> = None,
+        /// dashlight's own log.
+        log: Log = Log::default(),
+    }
+
+    /// `[mqtt]`: where devices connect, and which brokers to connect to.
+    Mqtt {
+        /// Address of the embedded broker, `IP:PORT`. Port 0 takes a free one; a taken port makes way for the next free one.
+        /// Empty: no embedded broker.
+        listen: String = "127.0.0.1:1883".into(),
+        /// External brokers to subscribe to, each `mqtt://[USER@]HOST[:PORT]`. The password comes from `password_file` or from
+        /// the environment variable DASHLIGHT_MQTT_PASSWORD.
+        connect: Vec<String> = Vec::new(),
+        /// Client id at external brokers. Empty: made from the host's name, so that the broker knows the session again.
+        client_id: String = String::new(),
+        /// File whose first line is the password for external brokers.
+        password_file: Option<PathBuf> = None,
+    }
+
+    /// `[kafka]`: the log that readings are written to and read from.
+    Kafka {
+        /// Bootstrap servers, `HOST:PORT[,HOST:PORT…]`. Empty: the embedded cluster, in memory, for demo and development.
+        bootstrap: String = String::new(),
+        /// Consumer group. Processes of one group share the cars among them.
+        group: String = "dashlight".into(),
+        /// Partitions of topics that dashlight creates.
+        partitions: i32 = 8,
+        /// Replication factor of topics that dashlight creates; -1 leaves it to the cluster.
+        replication: i32 = -1,
+        /// Any librdkafka property, for all clients: TLS and SASL among them. A value `env:NAME` or `file:PATH` is read from there.
+        properties: Properties = Properties::default(),
+        /// Names of the topics that dashlight writes beside the raw readings.
+        topics: Topics = Topics::default(),
+    }
+
+    /// `[kafka.topics]`: names of the topics that dashlight writes beside the raw readings.
+    Topics {
+        /// The score of every reading, with `model.scores = "all"`.
+        scores: String = "anomaly-detection".into(),
+        /// Readings over their threshold, with the sensors to blame.
+        breaches: String = "anomaly-detection-breaches".into(),
+        /// Episodes opened, updated, closed; operators' marks.
+        episodes: String = "anomaly-episodes".into(),
+        /// What could not be taken or decoded, with the reason.
+        dead_letters: String = "dead-letters".into(),
+    }
+
+    /// `[[source]]`: which MQTT topics carry readings, and how they are written.
+    Source {
+        /// MQTT topic filters whose messages are readings of this source.
+        mqtt: Vec<String> = vec!["vehicles/sensor/data/+".into()],
+        /// Kafka topic they are written to and read from.
+        topic: String = "car-sensor".into(),
+        /// How a payload is written: `json` (an object of sensor names), `delimited` (`EVENTID,v1#v2#…`) or `csv` (values in the
+        /// model's order).
+        codec: Codec = Codec::Json,
+        /// Where the car's name comes from: `topic` (the MQTT topic's last level), `field:NAME` (of a JSON object) or `event` (a
+        /// delimited payload's event id).
+        car: String = "topic".into(),
+        /// JSON field with the event time: seconds, milliseconds or RFC 3339. Empty: the time received.
+        time: String = "time".into(),
+        /// Model for these readings, a built-in one's name or an ONNX file. Empty: `model.name`.
+        model: String = String::new(),
+    }
+
+    /// `[model]`: the model that scores, and what is done with scores.
+    Model {
+        /// A built-in model's name, or the path of an ONNX file.
+        name: String = "car-sensors".into(),
+        /// Which scores are written to Kafka: `breaches` only, or `all` (which doubles the log's load).
+        scores: Scores = Scores::Breaches,
+        /// Threshold to use instead of the one in the model's manifest.
+        threshold: Option<f64> = None,
+    }
+
+    /// `[simulate]`: the simulated fleet.
+    Simulate {
+        /// Cars; 0: no simulated fleet. Not set: 100 if readings could come from nowhere else (no external broker, no real Kafka,
+        /// no `[[source]]` and a listener on loopback), else none.
+        cars: Option<usize> = None,
+        /// Readings per second of each car.
+        rate: f64 = 5.0,
+        /// Faults per car and hour.
+        faults: f64 = 1.0,
+        /// Seed of the fleet. Not set: another fleet at each start.
+        seed: Option<u64> = None,
+        /// MQTT connections the cars share. Not set: one each for up to 100 cars, and 100 beyond.
+        connections: Option<usize> = None,
+    }
+
+    /// `[console]`: the screen.
+    Console {
+        /// Theme: `dark`, `light`, `high-contrast`, `mono`, or a theme file.
+        theme: String = "dark".into(),
+        /// Colours: `auto`, `truecolor`, `256`, `16` or `none`. `auto` asks NO_COLOR, COLORTERM and TERM.
+        color: String = "auto".into(),
+        /// Only ASCII characters.
+        ascii: bool = false,
+    }
+
+    /// `[limits]`: what strangers send can cost this much, never more.
+    Limits {
+        /// Cars kept; readings of further ones are dead-lettered.
+        cars: usize = 100_000,
+        /// Seconds without a reading after which a car is stale.
+        stale_after: f64 = 30.0,
+        /// MQTT connections at once.
+        connections: usize = 10_000,
+        /// Largest MQTT packet in bytes; a larger one ends its connection.
+        packet_bytes: usize = 16 * 1024 * 1024,
+        /// Largest reading in bytes; a larger one is dead-lettered, cut to its beginning.
+        reading_bytes: usize = 512 * 1024,
+    }
+
+    /// `[log]`: dashlight's own log.
+    Log {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `warn,dashlight=debug`.
+        level: String = "info".into(),
+        /// File, replaced when it has grown to 10 MiB (the one before is kept as FILE.1). Not set: stderr when headless, else
+        /// `dashlight.log` in the state directory.
+        file: Option<PathBuf> = None,
     }
 }
 
-/// `[kafka]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Kafka {
-    /// Bootstrap servers; empty: the embedded cluster, in memory.
-    pub bootstrap: String,
-    /// Consumer group.
-    pub group: String,
-    /// Partitions of topics that are created.
-    pub partitions: i32,
-    /// Replication factor of topics that are created; -1 is the cluster's default.
-    pub replication: i32,
-    /// Any librdkafka property, for all clients. A value `env:NAME` or `file:PATH` is read from there.
-    pub properties: BTreeMap<String, String>,
-    /// Names of the topics dashlight writes beside the raw ones.
-    pub topics: Topics,
-}
-
-impl Default for Kafka {
-    fn default() -> Self {
-        Kafka {
-            bootstrap: String::new(),
-            group: "dashlight".into(),
-            partitions: 8,
-            replication: -1,
-            properties: BTreeMap::new(),
-            topics: Topics::default(),
-        }
-    }
-}
-
-/// `[kafka.topics]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Topics {
-    /// The score of every reading, if `model.scores = "all"`.
-    pub scores: String,
-    /// Readings over their threshold.
-    pub breaches: String,
-    /// Episodes opened, updated, closed; operators' marks.
-    pub episodes: String,
-    /// What could not be decoded, with the reason.
-    pub dead_letters: String,
-}
-
-impl Default for Topics {
-    fn default() -> Self {
-        Topics {
-            scores: "anomaly-detection".into(),
-            breaches: "anomaly-detection-breaches".into(),
-            episodes: "anomaly-episodes".into(),
-            dead_letters: "dead-letters".into(),
-        }
-    }
-}
-
-/// `[[source]]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Source {
-    /// MQTT topic filters whose messages are readings of this source.
-    pub mqtt: Vec<String>,
-    /// Kafka topic they are written to and read from.
-    pub topic: String,
+keys::choices! {
     /// How a payload is written.
-    pub codec: Codec,
-    /// Where the car's name comes from: `topic` (the last level), `field:NAME` (of a JSON object), `event` (a delimited payload's event id).
-    pub car: String,
-    /// JSON field with the event time (seconds, milliseconds or RFC 3339); empty: the time received.
-    pub time: String,
-    /// Model name or file; empty: `model.name`.
-    pub model: String,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Source {
-            mqtt: vec!["vehicles/sensor/data/+".into()],
-            topic: "car-sensor".into(),
-            codec: Codec::Json,
-            car: "topic".into(),
-            time: "time".into(),
-            model: String::new(),
-        }
+    Codec {
+        /// An object of sensor names.
+        Json = "json",
+        /// `EVENTID,v1#v2#…`
+        Delimited = "delimited",
+        /// Values in the model's order, comma-separated.
+        Csv = "csv",
     }
-}
 
-/// How a payload is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// An object of sensor names.
-    Json,
-    /// `EVENTID,v1#v2#…`
-    Delimited,
-    /// Values in the model's order, comma-separated.
-    Csv,
-}
-
-/// Which scores are written to Kafka.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scores {
-    /// Only breaches.
-    #[default]
-    Breaches,
-    /// Every reading's.
-    All,
-}
-
-/// `[model]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Model {
-    /// A built-in model's name, or the path of an ONNX file.
-    pub name: String,
     /// Which scores are written to Kafka.
-    pub scores: Scores,
-    /// Overrides the manifest's threshold.
-    pub threshold: Option<f64>,
-}
-
-impl Default for Model {
-    fn default() -> Self {
-        Model { name: "car-sensors".into(), scores: Scores::Breaches, threshold: None }
+    Scores {
+        /// Only breaches.
+        Breaches = "breaches",
+        /// Every reading's.
+        All = "all",
     }
 }
 
-/// `[simulate]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Simulate {
-    /// Cars; 0: no simulated fleet. `None`: 100 if nothing else is configured to send readings, else none.
-    pub cars: Option<usize>,
-    /// Readings per second of each car.
-    pub rate: f64,
-    /// Faults per car and hour.
-    pub faults: f64,
-    /// Seed of the fleet; `None`: from the clock.
-    pub seed: Option<u64>,
-    /// MQTT connections; `None`: one a car up to 100, and 100 beyond.
-    pub connections: Option<usize>,
-}
+impl Config {
+    /// Cars to simulate: what is configured, else 100 if readings could come from nowhere else.
+    ///
+    /// A real Kafka, an external broker, a source of one's own, or a listener that other machines can reach all say that
+    /// real cars are expected, and nobody wants invented ones among them unasked.
+    pub fn simulated_cars(&self) -> usize {
+        const DEMO: usize = 100;
+        let demo = self.mqtt.connect.is_empty()
+            && self.kafka.bootstrap.is_empty()
+            && self.source == [Source::default()]
+            && check::is_loopback(&self.mqtt.listen);
+        self.simulate.cars.unwrap_or(if demo { DEMO } else { 0 })
+    }
 
-impl Default for Simulate {
-    fn default() -> Self {
-        Simulate { cars: None, rate: 5.0, faults: 1.0, seed: None, connections: None }
+    /// MQTT connections that the simulated cars share.
+    pub fn simulated_connections(&self) -> usize {
+        let cars = self.simulated_cars();
+        self.simulate.connections.unwrap_or(100).min(cars)
     }
 }
 
-/// `[console]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Console {
-    /// Theme's name or file.
-    pub theme: String,
-    /// `auto`, `truecolor`, `256`, `16`, `none`.
-    pub color: String,
-    /// Only ASCII characters.
-    pub ascii: bool,
-}
-
-impl Default for Console {
-    fn default() -> Self {
-        Console { theme: "dark".into(), color: "auto".into(), ascii: false }
-    }
-}
-
-/// `[limits]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Cars kept; readings of further ones are dead-lettered.
-    pub cars: usize,
-    /// Seconds without a reading after which a car is stale.
-    pub stale_after: f64,
-    /// MQTT connections at once.
-    pub connections: usize,
-    /// Largest MQTT packet in bytes; a larger one ends its connection.
-    pub packet_bytes: usize,
-    /// Largest reading in bytes; a larger one is dead-lettered, cut to its beginning.
-    pub reading_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            cars: 100_000,
-            stale_after: 30.0,
-            connections: 10_000,
-            packet_bytes: 16 * 1024 * 1024,
-            reading_bytes: 512 * 1024,
-        }
-    }
-}
-
-/// `[log]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `warn,dashlight=debug`.
-    pub level: String,
-    /// File; `None`: stderr when headless, `dashlight.log` under `state` otherwise.
-    pub file: Option<PathBuf>,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Log { level: "info".into(), file: None }
+impl Source {
+    /// The model that scores this source's readings: its own, else `model.name`.
+    pub fn model_or<'a>(&'a self, model: &'a Model) -> &'a str {
+        if self.model.is_empty() { &model.name } else { &self.model }
     }
 }

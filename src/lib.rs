@@ -17,7 +17,8 @@
 //! | 1 | [`simulate`] | a believable fleet, its faults and labels |
 //! | 0 | [`telemetry`] | what a reading is: schema, batches, codecs |
 //!
-//! [`config`] is read by `commands` and `engine`; [`cli`] only by `main`; [`text`] and [`failure`] by anyone.
+//! [`config`] is read by `commands` and `engine`, and its sections by those they configure; [`cli`] only by `main`;
+//! [`logging`], [`text`] and [`failure`] by anyone.
 
 pub mod cli;
 pub mod commands;
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod failure;
 pub mod fleet;
 pub mod kafka;
+pub mod logging;
 pub mod model;
 pub mod mqtt;
 pub mod simulate;

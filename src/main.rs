@@ -1,5 +1,6 @@
 //! Parses the command line, runs the command, sets the exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,7 +9,8 @@ fn main() -> ExitCode {
     match dashlight::cli::Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("dashlight: {failure}");
+            // Not `eprintln!`, which panics when stderr is closed.
+            let _ = writeln!(std::io::stderr(), "dashlight: {failure}");
             ExitCode::from(failure.exit_code())
         }
     }

@@ -2,11 +2,16 @@
 
 use crate::failure::Failure;
 
-/// Runs the whole path and shows the fleet
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+mod args;
+
+pub use args::{Args, RunOptions, Settings, duration};
 
 /// Runs the command.
-pub fn run(_args: Args) -> Result<(), Failure> {
+pub fn run(args: Args) -> Result<(), Failure> {
+    if args.print_config {
+        return crate::commands::print_config(args.settings);
+    }
+    let (config, options) = args.into_config()?;
+    crate::commands::start_logging(&config, &options)?;
     Err(Failure::running("not built yet"))
 }
