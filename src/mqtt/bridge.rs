@@ -1,0 +1,533 @@
+//! A client of a broker that exists already (Mosquitto, HiveMQ, EMQX): subscribes at QoS 1 with a persistent session and
+//! acknowledges a message to the broker only when its receipt says that it is kept, in the order of arrival.
+//!
+//! While the intake has no room, messages are held, up to [`HOLD`] of them; then the broker is no longer read but for what
+//! the keep-alive needs, and its own limit of messages in flight holds it back. After a lost connection the broker sends
+//! again what was not acknowledged: nothing is lost, some messages come twice.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rumqttc::mqttbytes::v4::{Packet, SubscribeReasonCode};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Publish, QoS, SubscribeFilter};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::intake::{Acknowledge, Fate, Intake, Message, Receipt};
+use super::ledger::{Outstanding, Wake};
+use super::{MqttError, topic};
+use crate::text::harmless;
+
+/// Messages held while the intake has no room.
+const HOLD: usize = 1_024;
+/// Messages that wait for their fate at once; brokers allow 20 to a few thousand.
+const OUTSTANDING: usize = 65_536;
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// First and longest wait before the next attempt to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Acknowledgements handed to the client library at once.
+const REQUESTS: usize = 1_024;
+
+/// Where an external broker is, and who we are to it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Host name or address (an IPv6 address in brackets).
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User name.
+    pub user: Option<String>,
+    password: Option<String>,
+}
+
+impl Broker {
+    /// Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]`; the port is 1883 if not given. `%XX` stands for a byte in user and
+    /// password.
+    ///
+    /// # Errors
+    /// Says what is wrong, without repeating the URL, which may hold a password.
+    pub fn parse(url: &str) -> Result<Broker, MqttError> {
+        let bad = |why: &str| MqttError::Url(why.to_owned());
+        let rest = match url.split_once("://") {
+            Some(("mqtt" | "tcp", rest)) => rest,
+            Some(("mqtts" | "ssl" | "tls", _)) => return Err(bad("TLS to a broker is not supported yet; use mqtt://")),
+            Some(("ws" | "wss", _)) => return Err(bad("websockets are not supported; use mqtt://")),
+            Some(_) => return Err(bad("it begins with another scheme than mqtt://")),
+            None => return Err(bad("it does not begin with mqtt://")),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (login, address) = rest.rsplit_once('@').map_or((None, rest), |(login, address)| (Some(login), address));
+        if address.contains(['/', '?', '#']) {
+            return Err(bad("it has more after the port; topics are named by the sources"));
+        }
+        let (user, password) = match login {
+            None => (None, None),
+            Some(login) => {
+                let (user, password) = login.split_once(':').map_or((login, None), |(user, pass)| (user, Some(pass)));
+                let decode = |text: &str| {
+                    percent_decoded(text).ok_or_else(|| bad("a % in it is not followed by two hex digits"))
+                };
+                (Some(decode(user)?), password.map(decode).transpose()?)
+            }
+        };
+        if user.as_deref() == Some("") {
+            return Err(bad("the user before the @ is empty"));
+        }
+        // The colon of a port comes after the bracket that ends an IPv6 address.
+        let ends = address.rfind(']').map_or(0, |at| at + 1);
+        let (host, port) = match address[ends..].rfind(':') {
+            Some(at) => (&address[..ends + at], Some(&address[ends + at + 1..])),
+            None => (address, None),
+        };
+        let port = match port {
+            None => 1883,
+            Some(port) => match port.parse() {
+                Ok(port) if port != 0 => port,
+                _ => return Err(bad("its port is not a number from 1 to 65535")),
+            },
+        };
+        if host.is_empty() || host.contains(':') && !host.starts_with('[') || host.contains(char::is_whitespace) {
+            return Err(bad("its host is not a name or address (an IPv6 address stands in brackets)"));
+        }
+        Ok(Broker { host: host.to_owned(), port, user, password })
+    }
+
+    /// With this password instead of the URL's.
+    pub fn with_password(mut self, password: Option<String>) -> Broker {
+        if password.is_some() {
+            self.password = password;
+        }
+        self
+    }
+}
+
+impl std::fmt::Display for Broker {
+    /// The URL without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.user {
+            Some(user) => write!(f, "mqtt://{user}@{}:{}", self.host, self.port),
+            None => write!(f, "mqtt://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+/// What to subscribe to, where, and as whom.
+#[derive(Debug, Clone)]
+pub struct BridgeOptions {
+    /// The broker.
+    pub broker: Broker,
+    /// Filters to subscribe to at QoS 1. Those of an earlier run under the same client id stay subscribed: the broker keeps
+    /// them with the session.
+    pub filters: Vec<String>,
+    /// The session's name at the broker, which keeps messages for it while dashlight is away: the same at every start, and
+    /// no other client's.
+    pub client_id: String,
+    /// Largest packet in bytes; a larger one ends the connection.
+    pub max_packet: usize,
+}
+
+impl BridgeOptions {
+    /// With a client id made from the host's name.
+    pub fn new(broker: Broker, filters: Vec<String>) -> Self {
+        BridgeOptions { broker, filters, client_id: default_client_id(), max_packet: 16 * 1024 * 1024 }
+    }
+}
+
+/// `dashlight-HOSTNAME`: the same at every start on this machine.
+pub fn default_client_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"))
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .or_else(|| std::env::var("COMPUTERNAME").ok())
+        .unwrap_or_default();
+    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    format!("dashlight-{}", if host.is_empty() { "edge" } else { &host })
+}
+
+/// Whether the broker is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BridgeStatus {
+    /// Connected and subscribed.
+    Connected,
+    /// Not; attempts go on.
+    Away {
+        /// Since when.
+        since: SystemTime,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// A running client of an external broker. Dropped, it stops at once.
+pub struct Bridge {
+    shared: Arc<Shared>,
+    broker: Broker,
+}
+
+struct Shared {
+    status: Mutex<BridgeStatus>,
+    messages: AtomicU64,
+    acknowledged: AtomicU64,
+    stopping: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Bridge {
+    /// Connects, and keeps connecting, in the background.
+    ///
+    /// # Errors
+    /// A filter that is not legal, or an empty client id.
+    pub fn start(options: BridgeOptions, intake: Arc<dyn Intake>, handle: &Handle) -> Result<Bridge, MqttError> {
+        for filter in &options.filters {
+            topic::filter(filter).map_err(|why| MqttError::Filter { filter: filter.clone(), why })?;
+        }
+        if options.client_id.is_empty() {
+            return Err(MqttError::ClientId);
+        }
+        let shared = Arc::new(Shared {
+            status: Mutex::new(BridgeStatus::Away { since: SystemTime::now(), reason: "connecting".into() }),
+            messages: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
+        });
+        let broker = options.broker.clone();
+        let (supervised, told) = (shared.clone(), shared.clone());
+        handle.spawn(async move {
+            loop {
+                let client = Client::new(options.clone(), intake.clone(), supervised.clone());
+                match tokio::spawn(client.run()).await {
+                    Err(died) if died.is_panic() => {
+                        // The client library met something it did not expect; a new one begins afresh.
+                        supervised.away("the connection failed and is made anew");
+                        tokio::time::sleep(BACKOFF.0).await;
+                    }
+                    _ => break,
+                }
+            }
+            told.stopped.send_replace(true);
+        });
+        Ok(Bridge { shared, broker })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Whether it is there.
+    pub fn status(&self) -> BridgeStatus {
+        self.shared.status.lock().clone()
+    }
+
+    /// Messages taken from it.
+    pub fn messages(&self) -> u64 {
+        self.shared.messages.load(Ordering::Relaxed)
+    }
+
+    /// Messages of QoS 1 acknowledged to it.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Stops: takes nothing more, waits up to `patience` for the receipts that are out, acknowledges what is kept, and
+    /// disconnects; the session stays at the broker.
+    pub async fn stop(&self, patience: Duration) {
+        self.shared.stopping.send_replace(true);
+        let mut stopped = self.shared.stopped.subscribe();
+        let _ = tokio::time::timeout(patience, stopped.wait_for(|&stopped| stopped)).await;
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.shared.stopping.send_replace(true);
+    }
+}
+
+impl Shared {
+    fn away(&self, reason: &str) {
+        let mut status = self.status.lock();
+        let since = match &*status {
+            BridgeStatus::Connected => SystemTime::now(),
+            BridgeStatus::Away { since, .. } => *since,
+        };
+        *status = BridgeStatus::Away { since, reason: reason.to_owned() };
+    }
+}
+
+/// The task's side.
+struct Client {
+    options: BridgeOptions,
+    intake: Arc<dyn Intake>,
+    shared: Arc<Shared>,
+    client: AsyncClient,
+    events: Option<EventLoop>,
+    desk: Desk,
+}
+
+/// What has been received and not yet acknowledged.
+struct Desk {
+    intake: Arc<dyn Intake>,
+    wake: Arc<Wake>,
+    outstanding: Outstanding<Publish>,
+    /// Received, but the intake had no room yet.
+    held: VecDeque<(Message, Receipt)>,
+    /// Kept, but the client library has not yet taken the acknowledgement.
+    acks: VecDeque<Publish>,
+    /// A message was not kept: only the broker's sending it again can help.
+    lost: bool,
+}
+
+impl Desk {
+    fn new(intake: Arc<dyn Intake>) -> Self {
+        let wake = Arc::new(Wake::default());
+        let outstanding = Outstanding::new(OUTSTANDING, wake.clone());
+        Desk { intake, wake, outstanding, held: VecDeque::new(), acks: VecDeque::new(), lost: false }
+    }
+
+    /// After a new connection: the broker sends again what was not acknowledged on the old one, with packet ids of which
+    /// ours of before must not speak. What is held stays: if the broker lost the session, nobody else has it.
+    fn reconnected(&mut self) {
+        self.outstanding = Outstanding::new(OUTSTANDING, self.wake.clone());
+        self.acks.clear();
+        self.lost = false;
+    }
+
+    fn take(&mut self, mut publish: Publish) {
+        let payload = std::mem::take(&mut publish.payload);
+        let topic = Bytes::from(std::mem::take(&mut publish.topic));
+        let receipt = if publish.qos == QoS::AtMostOnce {
+            Receipt::none()
+        } else if self.outstanding.is_full() {
+            // No broker has this many in flight; one that does sends the message again.
+            self.lost = true;
+            return;
+        } else {
+            let (ledger, ticket) = self.outstanding.open(publish);
+            if topic::name(&topic).is_err() || topic.starts_with(b"$") {
+                ledger.settle(ticket, Fate::Kept);
+                return;
+            }
+            Receipt::new(ledger, ticket)
+        };
+        if topic::name(&topic).is_err() || topic.starts_with(b"$") {
+            return;
+        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let received_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        self.held.push_back((Message { topic, payload, received_ms }, receipt));
+        self.offer();
+    }
+
+    /// Offers what is held, oldest first, until the intake has no room.
+    fn offer(&mut self) {
+        while let Some((message, receipt)) = self.held.pop_front() {
+            if let Err(back) = self.intake.offer(message, receipt) {
+                self.held.push_front(back);
+                return;
+            }
+        }
+    }
+
+    /// Acknowledges what is kept, as far as the client library takes acknowledgements now.
+    fn settle(&mut self, client: &AsyncClient, acknowledged: &AtomicU64) {
+        let acks = &mut self.acks;
+        if self.outstanding.settled(|publish| acks.push_back(publish)).is_err() {
+            self.lost = true;
+        }
+        while let Some(publish) = self.acks.front() {
+            if client.try_ack(publish).is_err() {
+                return;
+            }
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+            self.acks.pop_front();
+        }
+    }
+}
+
+/// What the loop woke up for.
+enum Woken {
+    Event(Box<Result<Event, rumqttc::ConnectionError>>),
+    Stop,
+    Lost,
+}
+
+impl Client {
+    fn new(options: BridgeOptions, intake: Arc<dyn Intake>, shared: Arc<Shared>) -> Self {
+        let Broker { host, port, user, password } = &options.broker;
+        let mut settings = MqttOptions::new(&options.client_id, host, *port);
+        settings.set_keep_alive(KEEP_ALIVE).set_clean_session(false).set_manual_acks(true);
+        settings.set_max_packet_size(options.max_packet, 1024 * 1024);
+        if let Some(user) = user {
+            settings.set_credentials(user, password.as_deref().unwrap_or_default());
+        }
+        let (client, mut events) = AsyncClient::new(settings, REQUESTS);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_connection_timeout(10);
+        events.set_network_options(network);
+        Client { desk: Desk::new(intake.clone()), options, intake, shared, client, events: Some(events) }
+    }
+
+    async fn run(mut self) {
+        let Some(mut events) = self.events.take() else { return };
+        let mut backoff = BACKOFF.0;
+        let mut subscribed = false;
+        loop {
+            match self.next(&mut events).await {
+                Woken::Stop => return self.finish(events).await,
+                Woken::Lost => {
+                    self.shared.away("a message could not be kept; the broker is asked to send it again");
+                    events.clean();
+                    self.desk.reconnected();
+                    if self.pause(&mut backoff).await {
+                        return;
+                    }
+                }
+                Woken::Event(event) => match *event {
+                    Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                        self.desk.reconnected();
+                        if ack.session_present && subscribed {
+                            self.connected(&mut backoff);
+                        } else {
+                            let filters = self.options.filters.iter();
+                            let filters = filters.map(|path| SubscribeFilter::new(path.clone(), QoS::AtLeastOnce));
+                            if self.client.try_subscribe_many(filters).is_err() {
+                                events.clean();
+                            }
+                        }
+                    }
+                    Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                        let refused = ack.return_codes.iter().position(|code| *code == SubscribeReasonCode::Failure);
+                        if let Some(filter) = refused.and_then(|at| self.options.filters.get(at)) {
+                            self.shared
+                                .away(&format!("the broker refuses the subscription to {}", harmless(filter, 80)));
+                            events.clean();
+                            if self.pause(&mut backoff).await {
+                                return;
+                            }
+                        } else {
+                            subscribed = true;
+                            self.connected(&mut backoff);
+                        }
+                    }
+                    Ok(Event::Incoming(Packet::Publish(publish))) => {
+                        self.shared.messages.fetch_add(1, Ordering::Relaxed);
+                        self.desk.take(publish);
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        let reason = error.to_string();
+                        self.shared.away(&harmless(&reason, 200));
+                        tracing::warn!(broker = %self.options.broker, reason = %harmless(&reason, 200), "the MQTT broker is away");
+                        if self.pause(&mut backoff).await {
+                            return;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn connected(&self, backoff: &mut Duration) {
+        *backoff = BACKOFF.0;
+        *self.shared.status.lock() = BridgeStatus::Connected;
+        tracing::info!(broker = %self.options.broker, "subscribed at the MQTT broker");
+    }
+
+    /// Waits before the next attempt, twice as long as the last time; answers whether it is to stop instead.
+    async fn pause(&mut self, backoff: &mut Duration) -> bool {
+        let mut stopping = self.shared.stopping.subscribe();
+        let wait = *backoff;
+        *backoff = (wait * 2).min(BACKOFF.1);
+        tokio::time::timeout(wait, stopping.wait_for(|&stopping| stopping)).await.is_ok()
+    }
+
+    /// The next event of the connection. Meanwhile settles and offers. The client library's future is never dropped half
+    /// way: it would lose the packet it was writing.
+    async fn next(&mut self, events: &mut EventLoop) -> Woken {
+        let mut stopping = self.shared.stopping.subscribe();
+        let intake = self.intake.clone();
+        // With as much held as may be, the broker is not read for a while: but for its keep-alive, which is part of reading.
+        let mut breather = pin!(tokio::time::sleep(KEEP_ALIVE / 4));
+        let mut rested = self.desk.held.len() < HOLD;
+        let mut poll = None;
+        let mut events = Some(events);
+        loop {
+            self.desk.wake.listen();
+            self.desk.settle(&self.client, &self.shared.acknowledged);
+            if self.desk.lost {
+                return Woken::Lost;
+            }
+            rested |= self.desk.held.len() < HOLD;
+            if rested && let Some(events) = events.take() {
+                poll = Some(Box::pin(events.poll()));
+            }
+            let full = !self.desk.held.is_empty();
+            tokio::select! {
+                biased;
+                event = async { match poll.as_mut() { Some(poll) => poll.await, None => std::future::pending().await } } => {
+                    return Woken::Event(Box::new(event));
+                }
+                () = self.desk.wake.rung() => {}
+                () = intake.room(), if full => self.desk.offer(),
+                () = breather.as_mut(), if !rested => rested = true,
+                _ = stopping.wait_for(|&stopping| stopping) => return Woken::Stop,
+            }
+        }
+    }
+
+    /// Waits for what is outstanding, acknowledges it, and disconnects. Bounded by whoever waits for it.
+    async fn finish(mut self, mut events: EventLoop) {
+        let intake = self.intake.clone();
+        loop {
+            self.desk.wake.listen();
+            self.desk.settle(&self.client, &self.shared.acknowledged);
+            if self.desk.lost || self.desk.outstanding.is_empty() && self.desk.acks.is_empty() {
+                break;
+            }
+            let full = !self.desk.held.is_empty();
+            tokio::select! {
+                () = self.desk.wake.rung() => {}
+                () = intake.room(), if full => self.desk.offer(),
+                // Messages that still come are not taken: the broker sends them again next time.
+                event = events.poll() => if event.is_err() { return },
+            }
+        }
+        if self.client.try_disconnect().is_ok() {
+            while !matches!(events.poll().await, Err(_) | Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect))) {}
+        }
+        self.shared.away("stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests;

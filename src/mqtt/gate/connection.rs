@@ -1,0 +1,744 @@
+//! One device's connection: one task that reads, hands over, acknowledges, passes on, and ends.
+//!
+//! ```text
+//!  socket ─▶ buf ─▶ packet ─▶ intake.offer ──no room──▶ stalled: nothing is read until room()
+//!                     │             └─ receipt ─▶ ledger ─┐ wakes
+//!  socket ◀─ out ◀────┴── session's queue ◀─ router       │
+//!             ▲───────────── acks, in order ◀─────────────┘
+//! ```
+//! Bounded: `buf` by the packet size (and what all large packets may take), `out` by [`FILL`] and what one round adds, the
+//! line of acknowledgements by Receive Maximum. An idle connection holds no buffer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::router::Opened;
+use super::session::{Link, Session, Writer};
+use super::{Inner, now_ms};
+use crate::mqtt::intake::{Acknowledge, Fate, Message, Receipt};
+use crate::mqtt::ledger::Outstanding;
+use crate::mqtt::wire::{
+    self, AckKind, ConnAck, Connect, Fault, Framing, Packet, Publish, Reason, Subscribe, Unsubscribe, Version, Will,
+};
+use crate::text::harmless;
+
+/// A CONNECT, will and password included, is no larger than this.
+const CONNECT_MAX: usize = 256 * 1024;
+/// First and largest size of a read: it doubles while reads fill it.
+const READ: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+/// Messages are written to a subscriber, and packets read from it, while less than this waits to be sent.
+const FILL: usize = 64 * 1024;
+/// Messages of QoS 1 and 2 a subscriber is sent before it acknowledges one, if it takes that many.
+const WINDOW: u16 = 256;
+/// How long a refused or ended connection is given to read why.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// A connection's place among those counted; whatever way its task ends, even by a bug, it is given up, the session is left,
+/// and the will is published.
+pub struct Place {
+    gate: Arc<Inner>,
+    served: Option<Served>,
+}
+
+struct Served {
+    session: Arc<Session>,
+    link: Arc<Link>,
+    serial: u64,
+    will: Option<Will>,
+}
+
+impl Place {
+    /// For a socket that has been counted.
+    pub fn new(gate: Arc<Inner>) -> Self {
+        Place { gate, served: None }
+    }
+
+    /// Leaves the session; the socket is still counted.
+    fn leave(&mut self) {
+        if let Some(served) = self.served.take() {
+            self.gate.links.lock().remove(&served.serial);
+            let wills = self.gate.router.close(&served.session, &served.link, served.will);
+            self.gate.publish_wills(wills);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+        self.gate.sockets.fetch_sub(1, Ordering::AcqRel);
+        self.gate.closed.notify_waiters();
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+enum End {
+    /// DISCONNECT.
+    Goodbye,
+    /// DISCONNECT that wants the will published.
+    GoodbyeWithWill,
+    /// The network, or the client without a word.
+    Gone,
+    /// The client broke a rule.
+    Fault(Fault),
+    /// A message of its cannot be kept.
+    Lost,
+    /// Another connection has its client id.
+    TakenOver,
+    /// Nothing heard in one and a half times the keep-alive.
+    Silent,
+    /// It takes nothing of what is written to it, or never finishes a large packet.
+    Stuck,
+    /// The gate stops.
+    Stopping,
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        End::Fault(fault)
+    }
+}
+
+impl End {
+    /// What an MQTT 5 client is told.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            End::Goodbye | End::GoodbyeWithWill | End::Gone => None,
+            End::Fault(fault) => Some(fault.reason),
+            End::Lost | End::Stuck => Some(Reason::UNSPECIFIED),
+            End::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
+            End::Silent => Some(Reason::KEEP_ALIVE_TIMEOUT),
+            End::Stopping => Some(Reason::SERVER_SHUTTING_DOWN),
+        }
+    }
+}
+
+/// Why no further packet is taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// The next is not there yet.
+    Unread,
+    /// The intake has no room.
+    Stalled,
+    /// Too many messages wait for their fate.
+    Window,
+    /// The client does not take what is written to it.
+    Output,
+    /// The next is large, and there is no memory for it now.
+    Memory(usize),
+    /// The gate stops.
+    Stopping,
+}
+
+/// What is due when a message of QoS 1 or 2 is kept.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    kind: AckKind,
+    id: u16,
+    reason: Reason,
+}
+
+struct Connection {
+    gate: Arc<Inner>,
+    stream: TcpStream,
+    version: Version,
+    session: Arc<Session>,
+    link: Arc<Link>,
+    writer: Writer,
+    buf: BytesMut,
+    /// Size of the next read.
+    chunk: usize,
+    out: BytesMut,
+    outstanding: Outstanding<Due>,
+    /// QoS 2 messages of this connection between PUBREC and PUBREL.
+    unreleased: usize,
+    aliases: Vec<Bytes>,
+    stalled: Option<(Message, Receipt)>,
+    large: Option<(OwnedSemaphorePermit, Instant)>,
+    keep_alive: Option<Duration>,
+    heard: Instant,
+    /// When it last took anything written to it.
+    wrote: Instant,
+    messages: u64,
+    bytes_out: u64,
+}
+
+/// Serves one socket to its end.
+pub async fn run(mut place: Place, stream: TcpStream, peer: SocketAddr, crowded: bool) {
+    let gate = place.gate.clone();
+    // Without it an acknowledgement waits for the next; a socket that cannot be set still works.
+    let _ = stream.set_nodelay(true);
+    let mut buf = BytesMut::new();
+    let connect = tokio::time::timeout(gate.options.handshake, first_packet(&gate, &stream, &mut buf)).await;
+    let connect = match connect {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(Some(refused))) => {
+            gate.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%peer, reason = refused.fault.why, "an MQTT connection is refused");
+            let mut out = BytesMut::new();
+            if let Some(version) = refused.version {
+                wire::connack(&mut out, version, refused.fault.reason, &ConnAck::default());
+            }
+            farewell(stream, &out).await;
+            return;
+        }
+        Ok(Err(None)) | Err(_) => {
+            gate.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    };
+    let mut out = BytesMut::new();
+    let version = connect.version;
+    if let Err(reason) = admissible(&gate, &connect, crowded) {
+        gate.counters.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%peer, client = %harmless(&connect.client, 64), code = reason.0, "an MQTT client is refused");
+        wire::connack(&mut out, version, reason, &ConnAck::default());
+        farewell(stream, &out).await;
+        return;
+    }
+    let mut connection = open(&mut place, stream, connect, buf, out);
+    let end = connection.serve().await;
+    connection.tally();
+    match &end {
+        End::Goodbye | End::Stopping => {
+            if let Some(served) = &mut place.served {
+                served.will = None;
+            }
+        }
+        End::Fault(fault) => {
+            gate.counters.malformed.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%peer, client = %harmless(&connection.session.client, 64), reason = fault.why,
+                "an MQTT client broke a rule; its connection is ended");
+        }
+        End::Lost => {
+            gate.counters.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%peer, client = %harmless(&connection.session.client, 64),
+                "a message could not be kept; its MQTT connection is ended without an acknowledgement");
+        }
+        end => tracing::trace!(%peer, ?end, "an MQTT connection ended"),
+    }
+    // Before the last bytes are waited for: whoever comes next with this client id finds the session free.
+    place.leave();
+    let Connection { stream, mut out, large, stalled, .. } = connection;
+    drop((large, stalled));
+    if let Some(reason) = end.reason() {
+        wire::disconnect(&mut out, version, reason);
+    }
+    if !matches!(end, End::Gone) {
+        farewell(stream, &out).await;
+    }
+}
+
+/// Reads until the first packet is there. `None`: the client is gone.
+async fn first_packet(
+    gate: &Inner,
+    stream: &TcpStream,
+    buf: &mut BytesMut,
+) -> Result<Connect, Option<wire::ConnectFault>> {
+    loop {
+        let fault = |fault| Some(wire::ConnectFault { version: None, fault });
+        if buf.first().is_some_and(|&first| first != 0x10) {
+            return Err(fault(Fault::protocol("the first packet is not CONNECT")));
+        }
+        if let Framing::Whole { length, header } = wire::framing(buf, CONNECT_MAX).map_err(fault)? {
+            let whole = buf.split_to(length);
+            return Connect::read(&whole, header).map_err(Some);
+        }
+        stream.readable().await.map_err(|_| None)?;
+        buf.reserve(*READ.start());
+        match stream.try_read_buf(buf) {
+            Ok(0) => return Err(None),
+            Ok(read) => drop(gate.counters.bytes_in.fetch_add(read as u64, Ordering::Relaxed)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(None),
+        }
+    }
+}
+
+fn admissible(gate: &Inner, connect: &Connect, crowded: bool) -> Result<(), Reason> {
+    if gate.is_stopping() {
+        return Err(Reason::SERVER_SHUTTING_DOWN);
+    }
+    if connect.extended_authentication {
+        return Err(Reason::BAD_AUTHENTICATION_METHOD);
+    }
+    if connect.client.is_empty() && connect.version == Version::V311 && !connect.clean {
+        return Err(Reason::CLIENT_ID_NOT_VALID);
+    }
+    if let Some(rules) = &gate.options.rules {
+        if !rules.admit(&connect.client, connect.user.as_deref(), connect.password.as_deref()) {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
+        if let Some(will) = &connect.will
+            && !str::from_utf8(&will.message.topic).is_ok_and(|topic| rules.may_publish(&connect.client, topic))
+        {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
+    }
+    // One that takes over its own older connection frees a place.
+    if crowded && !gate.router.is_live(&connect.client) {
+        return Err(Reason::QUOTA_EXCEEDED);
+    }
+    Ok(())
+}
+
+/// Opens the session and writes the CONNACK and what the client has not acknowledged earlier.
+fn open(place: &mut Place, stream: TcpStream, connect: Connect, buf: BytesMut, mut out: BytesMut) -> Connection {
+    let gate = place.gate.clone();
+    let options = &gate.options;
+    let version = connect.version;
+    let serial = gate.link_serial.fetch_add(1, Ordering::Relaxed) + 1;
+    let assigned = connect.client.is_empty().then(|| assigned_name(serial));
+    let client = assigned.as_deref().unwrap_or(&connect.client);
+
+    let link = Arc::new(Link::default());
+    let Opened { session, present, wills } = gate.router.open(client, connect.clean, connect.session_expiry, &link);
+    place.served = Some(Served { session: session.clone(), link: link.clone(), serial, will: connect.will });
+    gate.links.lock().insert(serial, link.clone());
+    gate.publish_wills(wills);
+    gate.counters.accepted.fetch_add(1, Ordering::Relaxed);
+
+    // 0 asks for none, which is longer than any.
+    let granted = |longest: u16| version == Version::V5 && (connect.keep_alive == 0 || connect.keep_alive > longest);
+    let shortened = options.max_keep_alive.filter(|&longest| granted(longest));
+    let keep_alive = shortened.unwrap_or(connect.keep_alive);
+    let more = ConnAck {
+        session_present: present,
+        session_expiry: None,
+        receive_maximum: Some(options.receive_maximum.max(1)),
+        maximum_packet: Some(u32::try_from(options.max_packet).unwrap_or(u32::MAX)),
+        alias_maximum: Some(options.alias_maximum),
+        assigned_client: assigned.as_deref(),
+        keep_alive: shortened,
+        reason_string: None,
+    };
+    wire::connack(&mut out, version, Reason::SUCCESS, &more);
+    let max_packet = connect.maximum_packet.map_or(usize::MAX, |max| max as usize);
+    let window = usize::from(connect.receive_maximum.min(WINDOW));
+    let mut writer = Writer::new(version, window, max_packet, connect.alias_maximum.min(WINDOW));
+    if present {
+        session.rewrite(&mut writer, &mut out);
+    }
+    let now = Instant::now();
+    Connection {
+        stream,
+        version,
+        session,
+        outstanding: Outstanding::new(usize::from(options.receive_maximum), link.wake.clone()),
+        link,
+        writer,
+        buf,
+        chunk: *READ.start(),
+        out,
+        unreleased: 0,
+        aliases: Vec::new(),
+        stalled: None,
+        large: None,
+        keep_alive: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
+        heard: now,
+        wrote: now,
+        messages: 0,
+        bytes_out: 0,
+        gate,
+    }
+}
+
+/// A client id nobody else has, nor can guess.
+fn assigned_name(serial: u64) -> String {
+    use std::hash::BuildHasher;
+    format!("dashlight-{serial}-{:016x}", std::hash::RandomState::new().hash_one(serial))
+}
+
+impl Connection {
+    async fn serve(&mut self) -> End {
+        let sleep = tokio::time::sleep_until(self.deadline());
+        tokio::pin!(sleep);
+        let gate = self.gate.clone();
+        loop {
+            self.link.wake.listen();
+            let pause = match self.round() {
+                Ok(pause) => pause,
+                Err(end) => return end,
+            };
+            self.tally();
+            if pause == Pause::Stopping && (self.is_done() || gate.abandoned.load(Ordering::Acquire)) {
+                return End::Stopping;
+            }
+            if self.deadline() < sleep.deadline() {
+                sleep.as_mut().reset(self.deadline());
+            }
+            let interest = match (pause == Pause::Unread, self.out.is_empty()) {
+                (true, true) => Some(Interest::READABLE),
+                (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
+                (false, false) => Some(Interest::WRITABLE),
+                (false, true) => None,
+            };
+            if pause == Pause::Unread && self.buf.is_empty() && self.chunk == *READ.start() {
+                self.buf = BytesMut::new();
+                if self.out.is_empty() {
+                    self.out = BytesMut::new();
+                }
+            }
+            let stalled = self.stalled.is_some();
+            let wanted = if let Pause::Memory(bytes) = pause { bytes } else { 0 };
+            tokio::select! {
+                biased;
+                () = self.link.wake.rung() => {}
+                ready = self.stream.ready(interest.unwrap_or(Interest::READABLE)), if interest.is_some() => match ready {
+                    Ok(ready) if ready.is_readable() && pause == Pause::Unread => {
+                        if let Err(end) = self.read() {
+                            return end;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(_) => return End::Gone,
+                },
+                () = gate.intake.room(), if stalled => self.retry(),
+                permit = gate.large.clone().acquire_many_owned(kibibytes(wanted)), if wanted > 0 => match permit {
+                    Ok(permit) => self.large = Some((permit, Instant::now())),
+                    Err(_) => return End::Stuck,
+                },
+                () = sleep.as_mut() => {
+                    if let Some(end) = self.overdue(pause) {
+                        return end;
+                    }
+                    sleep.as_mut().reset(self.deadline());
+                }
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting; answers what is waited for before more can be read.
+    fn round(&mut self) -> Result<Pause, End> {
+        loop {
+            if self.link.kicked().is_some() {
+                return Err(End::TakenOver);
+            }
+            self.settle()?;
+            let pause = self.take()?;
+            self.settle()?;
+            self.session.write(&mut self.writer, &mut self.out, FILL);
+            self.flush()?;
+            let again = match pause {
+                Pause::Window => !self.outstanding.is_full(),
+                Pause::Output => self.out.len() < FILL,
+                _ => false,
+            };
+            if !again {
+                return Ok(pause);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.outstanding.is_empty() && self.out.is_empty() && self.stalled.is_none()
+    }
+
+    /// Acknowledges what is kept.
+    fn settle(&mut self) -> Result<(), End> {
+        let (out, version, unreleased) = (&mut self.out, self.version, &mut self.unreleased);
+        let settled = self.outstanding.settled(|due| {
+            *unreleased += usize::from(due.kind == AckKind::PubRec && due.reason == Reason::SUCCESS);
+            wire::ack(out, version, due.kind, due.id, due.reason);
+        });
+        settled.map_err(|_| End::Lost)
+    }
+
+    /// Takes packets until something is to be waited for.
+    fn take(&mut self) -> Result<Pause, End> {
+        if self.gate.is_stopping() {
+            return Ok(Pause::Stopping);
+        }
+        let received_ms = now_ms();
+        loop {
+            if self.stalled.is_some() {
+                return Ok(Pause::Stalled);
+            }
+            if self.out.len() >= FILL {
+                return Ok(Pause::Output);
+            }
+            let (length, header) = match wire::framing(&self.buf, self.gate.options.max_packet)? {
+                Framing::Unknown => return Ok(Pause::Unread),
+                Framing::Partial(length) => {
+                    let large = length > *READ.end();
+                    return Ok(if large && self.large.is_none() { Pause::Memory(length) } else { Pause::Unread });
+                }
+                Framing::Whole { length, header } => (length, header),
+            };
+            let publishes = self.buf[0] >> 4 == 3 && self.buf[0] & 0x06 != 0;
+            if publishes && self.outstanding.is_full() && self.version == Version::V311 {
+                return Ok(Pause::Window);
+            }
+            let whole = self.buf.split_to(length).freeze();
+            match wire::packet(self.version, whole, header)? {
+                Packet::Publish(publish) => self.publish(publish, received_ms)?,
+                packet => self.handle(packet)?,
+            }
+            self.large = None;
+        }
+    }
+
+    fn publish(&mut self, mut publish: Publish, received_ms: i64) -> Result<(), End> {
+        if let Some(alias) = publish.alias {
+            self.resolve(alias, &mut publish.topic)?;
+        }
+        let room = usize::from(self.gate.options.receive_maximum.max(1));
+        if publish.qos > 0 && self.outstanding.len() + self.unreleased >= room && self.version == Version::V5 {
+            let why = "more messages than Receive Maximum allows wait for their acknowledgement";
+            return Err(Fault::new(Reason::RECEIVE_MAXIMUM_EXCEEDED, why).into());
+        }
+        if let Some(rules) = &self.gate.options.rules
+            && !str::from_utf8(&publish.topic).is_ok_and(|topic| rules.may_publish(&self.session.client, topic))
+        {
+            return self.forbid(&publish);
+        }
+        let receipt = match publish.qos {
+            0 => Receipt::none(),
+            1 => {
+                let due = Due { kind: AckKind::PubAck, id: publish.id, reason: Reason::SUCCESS };
+                let (ledger, ticket) = self.outstanding.open(due);
+                Receipt::new(ledger, ticket)
+            }
+            _ => {
+                let due = Due { kind: AckKind::PubRec, id: publish.id, reason: Reason::SUCCESS };
+                let (ledger, ticket) = self.outstanding.open(due);
+                if !self.session.inbound.take(publish.id, &ledger, ticket) {
+                    return Ok(());
+                }
+                Receipt::new(self.session.inbound.clone(), u64::from(publish.id))
+            }
+        };
+        if self.gate.router.wants(publish.retain) {
+            self.gate.router.publish(&publish, self.session.serial);
+        }
+        // A server's own topics are nobody's readings.
+        if publish.topic.first() == Some(&b'$') {
+            receipt.kept();
+            return Ok(());
+        }
+        let message = Message { topic: publish.topic, payload: publish.payload, received_ms };
+        match self.gate.intake.offer(message, receipt) {
+            Ok(()) => self.messages += 1,
+            Err(back) => self.stalled = Some(back),
+        }
+        Ok(())
+    }
+
+    /// A message the client may not publish: MQTT 5 has a code for it, 3.1.1 only the closed connection.
+    fn forbid(&mut self, publish: &Publish) -> Result<(), End> {
+        let kind = match publish.qos {
+            0 => return Ok(()),
+            1 => AckKind::PubAck,
+            _ => AckKind::PubRec,
+        };
+        if self.version == Version::V311 {
+            return Err(Fault::new(Reason::NOT_AUTHORIZED, "a topic the client may not publish on").into());
+        }
+        let (ledger, ticket) = self.outstanding.open(Due { kind, id: publish.id, reason: Reason::NOT_AUTHORIZED });
+        ledger.settle(ticket, Fate::Kept);
+        Ok(())
+    }
+
+    fn resolve(&mut self, alias: u16, topic: &mut Bytes) -> Result<(), Fault> {
+        if alias > self.gate.options.alias_maximum {
+            return Err(Fault::new(Reason::TOPIC_ALIAS_INVALID, "a topic alias beyond the maximum"));
+        }
+        let at = usize::from(alias) - 1;
+        if topic.is_empty() {
+            let known = self.aliases.get(at).filter(|known| !known.is_empty());
+            *topic = known.ok_or(Fault::protocol("a topic alias that stands for nothing"))?.clone();
+            return Ok(());
+        }
+        if self.aliases.len() <= at {
+            self.aliases.resize(at + 1, Bytes::new());
+        }
+        // A copy: it outlives the read buffer.
+        self.aliases[at] = Bytes::copy_from_slice(topic);
+        Ok(())
+    }
+
+    fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        let version = self.version;
+        match packet {
+            Packet::PingReq => wire::pingresp(&mut self.out),
+            Packet::PubRel(ack) => {
+                let known = self.session.inbound.release(ack.id);
+                self.unreleased -= usize::from(known).min(self.unreleased);
+                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
+                wire::ack(&mut self.out, version, AckKind::PubComp, ack.id, reason);
+            }
+            // An acknowledgement of what is not out is ignored: the client may have had it from an earlier connection.
+            Packet::PubAck(ack) | Packet::PubComp(ack) => drop(self.session.acknowledged(ack.id)),
+            Packet::PubRec(ack) if ack.reason.0 >= Reason::UNSPECIFIED.0 => drop(self.session.acknowledged(ack.id)),
+            Packet::PubRec(ack) => {
+                let known = self.session.received(ack.id);
+                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
+                wire::ack(&mut self.out, version, AckKind::PubRel, ack.id, reason);
+            }
+            Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Packet::Disconnect(disconnect) => {
+                if let Some(seconds) = disconnect.session_expiry {
+                    if seconds > 0 && self.session.expiry() == 0 {
+                        return Err(
+                            Fault::protocol("a session that ends with its connection cannot be prolonged").into()
+                        );
+                    }
+                    self.session.set_expiry(seconds);
+                }
+                let with_will = disconnect.reason == Reason::WITH_WILL;
+                return Err(if with_will { End::GoodbyeWithWill } else { End::Goodbye });
+            }
+            Packet::Connect(_) | Packet::Publish(_) => return Err(Fault::protocol("a second CONNECT").into()),
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe) {
+        let rules = self.gate.options.rules.as_deref();
+        let codes: Vec<Reason> = subscribe
+            .filters
+            .iter()
+            .map(|filter| match rules {
+                Some(rules) if !rules.may_subscribe(&self.session.client, &filter.path) => Reason::NOT_AUTHORIZED,
+                _ => self.gate.router.subscribe(&self.session, filter, subscribe.identifier),
+            })
+            .collect();
+        wire::suback(&mut self.out, self.version, subscribe.id, &codes);
+    }
+
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+        let code = |path: &String| match self.gate.router.unsubscribe(&self.session, path) {
+            Ok(true) => Reason::SUCCESS,
+            Ok(false) => Reason::NO_SUBSCRIPTION_EXISTED,
+            Err(_) => Reason::FILTER_INVALID,
+        };
+        let codes: Vec<Reason> = unsubscribe.filters.iter().map(code).collect();
+        wire::unsuback(&mut self.out, self.version, unsubscribe.id, &codes);
+    }
+
+    /// Offers again what the intake had no room for.
+    fn retry(&mut self) {
+        self.heard = Instant::now();
+        if let Some((message, receipt)) = self.stalled.take() {
+            match self.gate.intake.offer(message, receipt) {
+                Ok(()) => self.messages += 1,
+                Err(back) => self.stalled = Some(back),
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        let missing = match wire::framing(&self.buf, usize::MAX) {
+            Ok(Framing::Partial(length)) => length - self.buf.len(),
+            _ => 0,
+        };
+        self.buf.reserve(missing.max(self.chunk));
+        let room = self.buf.capacity() - self.buf.len();
+        match self.stream.try_read_buf(&mut self.buf) {
+            Ok(0) => Err(End::Gone),
+            Ok(read) => {
+                self.heard = Instant::now();
+                self.gate.counters.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
+                self.chunk = match read {
+                    _ if read == room => (self.chunk * 2).min(*READ.end()),
+                    _ if read < self.chunk / 4 => (self.chunk / 2).max(*READ.start()),
+                    _ => self.chunk,
+                };
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        while !self.out.is_empty() {
+            match self.stream.try_write(&self.out) {
+                Ok(0) => return Err(End::Gone),
+                Ok(written) => {
+                    self.bytes_out += written as u64;
+                    self.wrote = Instant::now();
+                    self.out.advance(written);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(End::Gone),
+            }
+        }
+        self.wrote = Instant::now();
+        self.out.clear();
+        Ok(())
+    }
+
+    /// When to look whether something is overdue; a look too early costs little.
+    fn deadline(&self) -> Instant {
+        let mut next = Instant::now() + Duration::from_secs(3_600);
+        if let Some(keep_alive) = self.keep_alive {
+            next = next.min(self.heard + keep_alive);
+        }
+        if let Some((_, since)) = &self.large {
+            next = next.min(*since + self.gate.options.stall);
+        }
+        if !self.out.is_empty() {
+            next = next.min(self.wrote + self.gate.options.stall);
+        }
+        next
+    }
+
+    fn overdue(&mut self, pause: Pause) -> Option<End> {
+        let now = Instant::now();
+        let stall = self.gate.options.stall;
+        if !self.out.is_empty() && now >= self.wrote + stall {
+            return Some(End::Stuck);
+        }
+        if pause != Pause::Unread {
+            // It is the gate that does not listen.
+            self.heard = now;
+            if let Some((_, since)) = &mut self.large {
+                *since = now;
+            }
+            return None;
+        }
+        if self.keep_alive.is_some_and(|keep_alive| now >= self.heard + keep_alive) {
+            return Some(End::Silent);
+        }
+        self.large.as_ref().is_some_and(|(_, since)| now >= *since + stall).then_some(End::Stuck)
+    }
+
+    /// Moves this connection's counts to the shared ones: once a round, not once a message.
+    fn tally(&mut self) {
+        if self.messages > 0 {
+            self.gate.counters.messages.fetch_add(std::mem::take(&mut self.messages), Ordering::Relaxed);
+        }
+        if self.bytes_out > 0 {
+            self.gate.counters.bytes_out.fetch_add(std::mem::take(&mut self.bytes_out), Ordering::Relaxed);
+        }
+    }
+}
+
+fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+/// Writes the last words, closes our side, and reads what still comes for a moment: a socket closed with unread bytes
+/// resets the connection, and the client would never read why.
+async fn farewell(mut stream: TcpStream, out: &[u8]) {
+    let last_words = async {
+        stream.write_all(out).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // A client that does not read them, or goes on writing, has had its chance.
+    let _ = tokio::time::timeout(FAREWELL, last_words).await;
+}
