@@ -1,0 +1,1 @@
+//! No size, no snapshot, no name breaks a picture.

@@ -1,0 +1,1 @@
+//! How many bytes the pictures cost.
