@@ -207,7 +207,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), GraphError> {
     ];
     let held = if tensor.raw_data.is_empty() {
         typed.into_iter().max().unwrap_or(0)
-    } else if tensor.raw_data.len() % bytes_each == 0 {
+    } else if tensor.raw_data.len().is_multiple_of(bytes_each) {
         tensor.raw_data.len() / bytes_each
     } else {
         usize::MAX

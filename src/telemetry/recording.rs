@@ -116,7 +116,7 @@ pub struct Recorder {
 struct Car {
     name: Box<str>,
     hash: u64,
-    /// Rows of this car so far, kept or not.
+    /// Rows of this car so far, kept or not; skips ahead where a run is parted.
     seen: u64,
     blocks: Vec<Block>,
 }
@@ -185,6 +185,14 @@ impl Recorder {
             self.held += self.width;
         }
         while self.held > self.bound && self.thin() {}
+    }
+
+    /// Ends the car's present run: a reading was left out, so what follows does not follow on what went before.
+    pub fn part(&mut self, car: &str) {
+        if let Some(car) = self.index.get(car).and_then(|&at| self.cars.get_mut(at)) {
+            // A block's number that has no neighbour among those before.
+            car.seen = (car.seen.div_ceil(BLOCK as u64) + 1) * BLOCK as u64;
+        }
     }
 
     /// Forgets about half. `false` once nothing is left to forget by.
@@ -310,6 +318,23 @@ mod tests {
         let recording = recorder.finish();
         assert_eq!(recording.runs()[0].times, [1, 1, 2, 3]);
         assert_eq!(recording.runs()[0].values, [1.0, 3.0, 2.0, 0.0]);
+    }
+
+    #[test]
+    fn a_reading_left_out_parts_its_cars_run_alone() {
+        let mut recorder = Recorder::new(1, usize::MAX, 0);
+        for n in 0..10 {
+            for car in ["a", "b"] {
+                if car == "a" && (n == 3 || n == 4) {
+                    recorder.part(car);
+                } else {
+                    recorder.push(car, n, &[0.0]);
+                }
+            }
+        }
+        recorder.part("never heard of");
+        let lengths: Vec<usize> = recorder.finish().runs().iter().map(|run| run.times.len()).collect();
+        assert_eq!(lengths, [3, 5, 10]);
     }
 
     #[test]
