@@ -2,9 +2,430 @@
 //!
 //! The engine knows no terminal. A console meets it in three types: [`Query`] (what it wants to see), [`Snapshot`] (what
 //! can be seen) and [`Command`] (what can be asked). All three are plain data that can cross a socket.
+//!
+//! Who owns what:
+//!
+//! | piece | owner | others reach it by |
+//! |---|---|---|
+//! | a part of the fleet, its model and consumer | one [`worker`], a thread | questions between batches ([`ask`]) |
+//! | the order in which a console sees the fleet | its [`viewer`], a task | the snapshots it sends |
+//! | producer, counters | shared, lock-free | |
+//! | gate, bridges, simulated fleet | [`path`] | their own handles |
 
-pub mod counts;
-pub mod latency;
+mod ask;
+mod counts;
+mod door;
+mod lane;
+mod latency;
+mod order;
+mod path;
+mod present;
+mod process;
+pub mod records;
 pub mod view;
+mod viewer;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+use tokio::runtime::Runtime;
+
+use crate::config::{self, Config};
+use crate::detect::{Calibration, DetectError, Detector};
+use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
+use crate::model::{Model, ModelError};
+use crate::mqtt::bridge::{Bridge, BridgeOptions, Broker};
+use crate::mqtt::gate::{Gate, GateOptions};
+use crate::mqtt::{Intake, MqttError};
+use crate::telemetry::codec::{Codec, CodecError};
+use ask::Asker;
+use counts::Counters;
+use door::{Door, Route, Token};
+use lane::Lane;
+use path::Path;
+use records::{Summary, json};
+use viewer::Viewer;
+use worker::{Events, Orders, Parts, Worker};
 
 pub use view::{Command, Query, Snapshot};
+
+/// Events that may wait for whoever reads them before they are counted as dropped.
+const EVENTS: usize = 65_536;
+/// How long a stop waits for devices' messages in flight, and for Kafka to take what it was given.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait before asking a cluster that is away for its topics again.
+const TOPIC_RETRY: Duration = Duration::from_secs(2);
+
+/// Why the engine could not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The model cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its calibration cannot be used.
+    #[error("model {0}: {1}")]
+    Detect(String, DetectError),
+    /// A source cannot be decoded as configured.
+    #[error("source {0}: {1}")]
+    Codec(String, CodecError),
+    /// Something configured leads nowhere.
+    #[error("{0}")]
+    Config(String),
+    /// Kafka cannot be used as configured.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The gate cannot listen, or a broker's address is none.
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// The simulated fleet cannot drive.
+    #[error("simulated fleet: {0}")]
+    Simulate(String),
+    /// The system gives no threads.
+    #[error("the system gives no threads: {0}")]
+    Threads(std::io::Error),
+}
+
+impl EngineError {
+    /// Whether what was asked for is at fault, and not the world.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Model(_) | EngineError::Detect(..) | EngineError::Codec(..) | EngineError::Config(_)
+        )
+    }
+}
+
+/// The running path.
+pub struct Engine {
+    runtime: Runtime,
+    path: Arc<Path>,
+    asker: Asker<Worker>,
+    worker: JoinHandle<Worker>,
+    orders: Arc<Orders>,
+    producer: Arc<Producer<Token>>,
+    counters: Arc<Counters>,
+    stale_after: i64,
+    events_dropped: Arc<AtomicU64>,
+    started: Instant,
+}
+
+/// Events as lines of JSON, for whoever runs the engine without a screen.
+pub type EventLines = crossbeam_channel::Receiver<Vec<u8>>;
+
+impl Engine {
+    /// Opens Kafka, loads the models, starts worker, gate, bridges and the simulated fleet. With `with_events`, what happens
+    /// to episodes comes as lines of JSON too.
+    pub fn start(config: &Config, with_events: bool) -> Result<(Engine, Option<EventLines>), EngineError> {
+        let started = Instant::now();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("dashlight-io")
+            .build()
+            .map_err(EngineError::Threads)?;
+        let counters = Arc::new(Counters::default());
+        let cluster = Arc::new(Cluster::open(&config.kafka)?);
+        let outstanding = Arc::new(AtomicU64::new(0));
+        let producer = {
+            let (counters, outstanding) = (counters.clone(), outstanding.clone());
+            Producer::open(&cluster, move |token: Token, result| {
+                if matches!(token, Token::DeadLetter | Token::Verdict) {
+                    outstanding.fetch_sub(1, Relaxed);
+                }
+                match result {
+                    Ok(()) => token.delivered(&counters),
+                    Err(error) => {
+                        tracing::error!("Kafka does not take a record: {error}");
+                        token.failed(&counters);
+                    }
+                }
+            })?
+        };
+        let producer = Arc::new(producer);
+
+        let sources = &config.source;
+        let mut lanes = Vec::with_capacity(sources.len());
+        let mut routes = Vec::with_capacity(sources.len());
+        let mut models = Vec::with_capacity(sources.len());
+        for (index, source) in sources.iter().enumerate() {
+            let model = Model::load(source.model_or(&config.model))?;
+            let calibration = calibration_of(&model)?;
+            let detector = detector_of(&model, &calibration, config.model.threshold)?;
+            let codec = Codec::of_source(source, model.schema().clone())
+                .map_err(|error| EngineError::Codec(source.topic.clone(), error))?;
+            let codec = Arc::new(codec);
+            models.push((
+                model.name().to_owned(),
+                threshold_words(&calibration, config.model.threshold),
+                model.schema().clone(),
+            ));
+            routes.push(Route { source: source.clone(), codec: codec.clone() });
+            let topic: Arc<str> = source.topic.as_str().into();
+            let threshold = match calibration {
+                Calibration::Mse { threshold } => config.model.threshold.unwrap_or(threshold),
+                Calibration::Residuals(_) => 1.0,
+            };
+            let limit = config.limits.cars;
+            lanes.push(Lane::new(index, topic, codec, model, detector, threshold, config.model.scores, limit));
+        }
+        let topics: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
+        ensure_topics(&runtime, &cluster, config, &topics);
+
+        let consumer = Consumer::open(&cluster, &config.kafka.group, &topics)?;
+        let (asker, asks) = ask::channel();
+        let orders = Arc::new(Orders::default());
+        let events_dropped = Arc::new(AtomicU64::new(0));
+        let (events, lines) = with_events
+            .then(|| crossbeam_channel::bounded(EVENTS))
+            .map(|(lines, receiver)| (Events { lines, dropped: events_dropped.clone() }, receiver))
+            .unzip();
+        let worker = Worker::new(Parts {
+            lanes,
+            consumer,
+            producer: producer.clone(),
+            outstanding,
+            counters: counters.clone(),
+            topics: config.kafka.topics.clone(),
+            events,
+            orders: orders.clone(),
+            exclusive: cluster.is_embedded(),
+        });
+        let worker = std::thread::Builder::new()
+            .name("dashlight-worker".into())
+            .spawn(move || worker.run(&asks))
+            .map_err(EngineError::Threads)?;
+
+        let intake: Arc<dyn Intake> = Arc::new(Door::new(
+            routes,
+            producer.clone(),
+            counters.clone(),
+            config.limits.reading_bytes,
+            config.kafka.topics.dead_letters.clone(),
+        ));
+        let gate = start_gate(config, intake.clone(), &runtime)?;
+        let filters: Vec<String> = sources.iter().flat_map(|source| source.mqtt.clone()).collect();
+        let bridges = config
+            .mqtt
+            .connect
+            .iter()
+            .map(|url| start_bridge(config, url, &filters, intake.clone(), &runtime))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let cars = config.simulated_cars();
+        let (model, threshold) =
+            models.first().map_or_else(Default::default, |(name, threshold, _)| (name.clone(), threshold.clone()));
+        let path = Path {
+            source: source_words(&bridges, cars),
+            kafka: cluster.bootstrap().to_owned(),
+            kafka_embedded: cluster.is_embedded(),
+            topic: topics.first().copied().unwrap_or_default().to_owned(),
+            model,
+            backend: crate::model::BACKEND.to_owned(),
+            threshold,
+            started: now_ms(),
+            schemas: models.iter().map(|(_, _, schema)| Arc::new(schema.sensors().to_vec())).collect(),
+            counters: counters.clone(),
+            cluster,
+            gate,
+            bridges,
+        };
+        let engine = Engine {
+            runtime,
+            path: Arc::new(path),
+            asker,
+            worker,
+            orders,
+            producer,
+            counters,
+            stale_after: (config.limits.stale_after * 1000.0) as i64,
+            events_dropped,
+            started,
+        };
+        Ok((engine, lines))
+    }
+
+    /// A console's end.
+    pub fn attach(&self) -> view::Handle {
+        self.orders.watched.store(true, Relaxed);
+        let viewer =
+            Viewer { workers: vec![self.asker.clone()], path: self.path.clone(), stale_after: self.stale_after };
+        self.runtime.block_on(viewer.start())
+    }
+
+    /// Where tasks of the command that runs the engine may live.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Where devices can connect.
+    pub fn mqtt_lines(&self) -> Vec<String> {
+        self.path.mqtt_lines()
+    }
+
+    /// Kafka's bootstrap address.
+    pub fn kafka(&self) -> &str {
+        &self.path.kafka
+    }
+
+    /// Tells, from anywhere and for as long as one likes, whether the worker still works.
+    pub fn liveness(&self) -> impl Fn() -> bool + Send + 'static {
+        let orders = self.orders.clone();
+        move || !orders.ended.load(Relaxed)
+    }
+
+    /// Whether the worker still works; if it does not, the engine must be stopped.
+    pub fn is_alive(&self) -> bool {
+        !self.orders.ended.load(Relaxed)
+    }
+
+    /// Stops taking messages, waits until what was taken is judged and written, and says what went where.
+    pub fn stop(self) -> Result<Summary, EngineError> {
+        let Engine { runtime, path, asker, worker, orders, producer, counters, events_dropped, started, .. } = self;
+        runtime.block_on(async {
+            for bridge in &path.bridges {
+                bridge.stop(PATIENCE).await;
+            }
+            if let Some(gate) = &path.gate {
+                if !gate.stop(PATIENCE).await {
+                    tracing::warn!(
+                        "some devices' messages were still in flight at the end; they were not acknowledged"
+                    );
+                }
+            }
+        });
+        producer.flush(PATIENCE);
+        orders.drain.store(true, Relaxed);
+        drop(asker);
+        let worker = worker.join().map_err(|_| {
+            EngineError::Threads(std::io::Error::other(
+                "the worker died; the log says of what (its readings are in Kafka)",
+            ))
+        })?;
+        let counts = counters.read();
+        let seconds = started.elapsed().as_secs_f64();
+        let latency = worker.latency();
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        Ok(Summary {
+            event: "summary",
+            counts,
+            cars: worker.lanes.iter().map(|lane| lane.shard().cars().len()).sum(),
+            seconds,
+            scored_per_second: counts.scored as f64 / seconds.max(f64::EPSILON),
+            latency_p50_ms: latency.map(|(p50, _)| p50),
+            latency_p99_ms: latency.map(|(_, p99)| p99),
+            peak_memory_mib: process::peak_resident_mib(),
+            events_dropped: events_dropped.load(Relaxed),
+        })
+    }
+}
+
+/// What the model's manifest says about telling normal from not; a model that says nothing is judged by its mean squared
+/// error, as the KSQL demo does.
+fn calibration_of(model: &Model) -> Result<Calibration, EngineError> {
+    let written = model.manifest().calibration().map_err(ModelError::from)?;
+    Ok(written.unwrap_or_else(|| Calibration::mse(model.threshold())))
+}
+
+fn detector_of(model: &Model, calibration: &Calibration, threshold: Option<f64>) -> Result<Detector, EngineError> {
+    let wrong = |error| EngineError::Detect(model.name().to_owned(), error);
+    let detector = Detector::new(calibration, model.schema()).map_err(wrong)?;
+    threshold.map_or(Ok(detector.clone()), |threshold| detector.with_threshold(threshold)).map_err(wrong)
+}
+
+fn threshold_words(calibration: &Calibration, threshold: Option<f64>) -> String {
+    let set = calibration.summary();
+    threshold.map_or(set.clone(), |threshold| format!("{threshold} (configured; {set})"))
+}
+
+/// Creates what topics are missing. A remote cluster that is away now is asked again until it answers.
+fn ensure_topics(runtime: &Runtime, cluster: &Arc<Cluster>, config: &Config, raw: &[&str]) {
+    let config::Topics { scores, breaches, episodes, dead_letters } = config.kafka.topics.clone();
+    let mut missing: Vec<String> = raw.iter().map(|&topic| topic.to_owned()).collect();
+    missing.extend([scores, breaches, episodes, dead_letters]);
+    missing.sort_unstable();
+    missing.dedup();
+    let cluster = cluster.clone();
+    let mut ensure = move || {
+        missing.retain(|topic| match cluster.ensure_topic(topic) {
+            Ok(_) => false,
+            Err(error) if error.is_retriable() => {
+                tracing::debug!("topic {topic}: {error}");
+                true
+            }
+            Err(error) => {
+                tracing::error!("topic {topic} cannot be made: {error}");
+                false
+            }
+        });
+        missing.is_empty()
+    };
+    // An embedded cluster answers at once; a remote one must not keep the console waiting.
+    if config.kafka.bootstrap.is_empty() {
+        ensure();
+        return;
+    }
+    runtime.spawn_blocking(move || {
+        while !ensure() {
+            std::thread::sleep(TOPIC_RETRY);
+        }
+    });
+}
+
+fn start_gate(config: &Config, intake: Arc<dyn Intake>, runtime: &Runtime) -> Result<Option<Gate>, EngineError> {
+    if config.mqtt.listen.is_empty() {
+        return Ok(None);
+    }
+    let options = GateOptions {
+        max_connections: config.limits.connections,
+        max_packet: config.limits.packet_bytes,
+        ..GateOptions::listening_on(&config.mqtt.listen)?
+    };
+    let gate = Gate::start(options, intake, runtime.handle())?;
+    for (wanted, got) in gate.moved() {
+        tracing::warn!("{wanted} is taken, devices can connect to {got} instead");
+    }
+    Ok(Some(gate))
+}
+
+fn start_bridge(
+    config: &Config,
+    url: &str,
+    filters: &[String],
+    intake: Arc<dyn Intake>,
+    runtime: &Runtime,
+) -> Result<Bridge, EngineError> {
+    let password = config.mqtt.password().map_err(|error| EngineError::Config(error.to_string()))?;
+    let broker = Broker::parse(url)?;
+    // A password in the URL counts where there is no other.
+    let broker = if password.is_some() { broker.with_password(password) } else { broker };
+    let mut options =
+        BridgeOptions { max_packet: config.limits.packet_bytes, ..BridgeOptions::new(broker, filters.to_vec()) };
+    if !config.mqtt.client_id.is_empty() {
+        options.client_id.clone_from(&config.mqtt.client_id);
+    }
+    Ok(Bridge::start(options, intake, runtime.handle())?)
+}
+
+fn source_words(bridges: &[Bridge], cars: usize) -> String {
+    if cars > 0 {
+        "demo fleet".into()
+    } else if let [broker] = bridges {
+        crate::text::harmless(&broker.broker().to_string(), 48).into_owned()
+    } else {
+        "mqtt".into()
+    }
+}
+
+/// The last line of a headless run.
+pub fn summary_line(summary: &Summary) -> Vec<u8> {
+    json(summary)
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

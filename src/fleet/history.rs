@@ -120,8 +120,9 @@ impl History {
         self.interval.max(SLOT_MS) as f32 / 1000.0
     }
 
-    /// The last `count` slots that began no later than `until` (`None`: the newest), oldest first, each with its row.
-    pub fn last(&self, count: usize, until: Option<i64>) -> impl Iterator<Item = (Slot, &[f16])> {
+    /// The last `count` slots that began no later than `until` (`None`: the newest), oldest first: each slot's
+    /// number since the car was first seen, the slot, its row.
+    pub fn last(&self, count: usize, until: Option<i64>) -> impl Iterator<Item = (u64, Slot, &[f16])> {
         let held = self.len() as u64;
         let oldest = self.written - held;
         let end = match until {
@@ -131,15 +132,15 @@ impl History {
             }
         };
         let start = end.saturating_sub(count as u64).max(oldest);
-        (start..end).map(|n| {
-            let n = self.at(n);
-            (self.slots[n], &self.values[n * self.width..][..self.width])
+        (start..end).map(|number| {
+            let n = self.at(number);
+            (number, self.slots[n], &self.values[n * self.width..][..self.width])
         })
     }
 
     /// Whether the past still reaches back to `time`.
     pub fn reaches(&self, time: i64) -> bool {
-        self.last(usize::MAX, None).next().is_some_and(|(slot, _)| slot.start <= time)
+        self.last(usize::MAX, None).next().is_some_and(|(_, slot, _)| slot.start <= time)
     }
 
     /// Bytes it takes, its own allocations included.
@@ -159,7 +160,7 @@ mod tests {
     use super::*;
 
     fn starts(history: &History) -> Vec<i64> {
-        history.last(usize::MAX, None).map(|(slot, _)| slot.start).collect()
+        history.last(usize::MAX, None).map(|(_, slot, _)| slot.start).collect()
     }
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
         history.push(0, &[1.0], 0.1, false);
         history.push(200, &[9.0], 2.0, true);
         history.push(400, &[2.0], 0.2, false);
-        let (slot, row) = history.last(1, None).next().unwrap();
+        let (_, slot, row) = history.last(1, None).next().unwrap();
         assert_eq!((slot.score, slot.breach, row[0].to_f32()), (2.0, true, 9.0));
         assert_eq!(history.len(), 1);
     }
@@ -190,7 +191,7 @@ mod tests {
             history.push(n * 1_000, &[1.0], 0.0, false);
         }
         history.push(60_000, &[1.0], 0.0, false);
-        let gaps: Vec<bool> = history.last(3, None).map(|(slot, _)| slot.score.is_nan()).collect();
+        let gaps: Vec<bool> = history.last(3, None).map(|(_, slot, _)| slot.score.is_nan()).collect();
         assert_eq!(gaps, [false, true, false]);
     }
 
@@ -201,9 +202,9 @@ mod tests {
             history.push(n * 1_000, &[n as f32, f32::NAN], n as f32, false);
         }
         history.push(4_000, &[99.0, 99.0], 99.0, true);
-        let rows: Vec<f32> = history.last(9, None).map(|(_, row)| row[0].to_f32()).collect();
+        let rows: Vec<f32> = history.last(9, None).map(|(_, _, row)| row[0].to_f32()).collect();
         assert_eq!(rows, [7.0, 8.0, 9.0]);
-        assert!(history.last(1, None).all(|(_, row)| row[1].is_nan()));
+        assert!(history.last(1, None).all(|(_, _, row)| row[1].is_nan()));
     }
 
     #[test]
@@ -212,7 +213,7 @@ mod tests {
         for n in 0..10 {
             history.push(n * 1_000, &[n as f32], 0.0, false);
         }
-        let rows: Vec<f32> = history.last(2, Some(4_500)).map(|(_, row)| row[0].to_f32()).collect();
+        let rows: Vec<f32> = history.last(2, Some(4_500)).map(|(_, _, row)| row[0].to_f32()).collect();
         assert_eq!(rows, [3.0, 4.0]);
         assert!(history.reaches(0) && history.reaches(5_000) && !history.reaches(-1));
     }

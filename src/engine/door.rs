@@ -1,0 +1,173 @@
+//! The door into the log: MQTT messages that some source takes go to Kafka; a device's acknowledgement waits for the delivery
+//! report.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::counts::{Counters, add};
+use super::records::{DeadLetter, json};
+use crate::config::Source;
+use crate::kafka::{MQTT_TOPIC, Outgoing, Producer, RECEIVED_MS, SendError};
+use crate::mqtt::{Intake, Message, Receipt, topic};
+use crate::telemetry::codec::{Car, Codec};
+
+/// What a delivery report is about.
+#[derive(Debug)]
+pub enum Token {
+    /// A reading; its device may be waiting.
+    Reading(Receipt),
+    /// A message refused at the door; its device may be waiting.
+    Refused(Receipt),
+    /// A dead letter of something already in the log.
+    DeadLetter,
+    /// A verdict: score, breach, episode or mark.
+    Verdict,
+}
+
+/// Where the readings of one source go.
+pub struct Route {
+    /// The source as configured.
+    pub source: Source,
+    /// How its payloads are written.
+    pub codec: Arc<Codec>,
+}
+
+/// The [`Intake`] of every gate and bridge.
+pub struct Door {
+    routes: Vec<Route>,
+    producer: Arc<Producer<Token>>,
+    counters: Arc<Counters>,
+    reading_bytes: usize,
+    dead_letters: String,
+}
+
+impl Door {
+    /// A door for these sources. Readings over `reading_bytes` are dead-lettered to the topic `dead_letters`.
+    pub fn new(
+        routes: Vec<Route>,
+        producer: Arc<Producer<Token>>,
+        counters: Arc<Counters>,
+        reading_bytes: usize,
+        dead_letters: String,
+    ) -> Self {
+        Door { routes, producer, counters, reading_bytes, dead_letters }
+    }
+
+    fn route(&self, topic: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.source.mqtt.iter().any(|filter| topic::matches(filter, topic)))
+    }
+
+    fn refuse(&self, message: Message, receipt: Receipt, reason: &str) -> Result<(), (Message, Receipt)> {
+        let letter = json(&DeadLetter::new(reason, message.received_ms, &message.topic, None, &message.payload));
+        let key = Some(last_level(&message.topic));
+        let out = Outgoing { topic: &self.dead_letters, key, payload: &letter, headers: &[] };
+        match self.producer.try_send(out, Token::Refused(receipt)) {
+            Ok(()) => {
+                add(&self.counters.received, 1);
+                Ok(())
+            }
+            Err((token, SendError::Full)) => Err((message, token.into_receipt())),
+            Err((token, error)) => {
+                tracing::error!("a message is lost, Kafka does not even take its dead letter: {error}");
+                add(&self.counters.received, 1);
+                token.failed(&self.counters);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Route {
+    /// The car that the payload itself names, where the source says that it does.
+    fn named_car<'a>(&self, payload: &'a [u8]) -> Option<Cow<'a, str>> {
+        if *self.codec.car() == Car::Topic {
+            return None;
+        }
+        // What does not decode gets its dead letter from the worker, in its place in the log.
+        let mut row = vec![f32::NAN; self.codec.schema().width()];
+        self.codec.decode(payload, &mut row).ok()?.car
+    }
+}
+
+impl Token {
+    fn into_receipt(self) -> Receipt {
+        match self {
+            Token::Reading(receipt) | Token::Refused(receipt) => receipt,
+            Token::DeadLetter | Token::Verdict => Receipt::none(),
+        }
+    }
+
+    /// Settles what waited for this delivery: counts it, and lets the device have its acknowledgement.
+    pub fn delivered(self, counters: &Counters) {
+        match self {
+            Token::Reading(receipt) => {
+                add(&counters.produced, 1);
+                receipt.kept();
+            }
+            Token::Refused(receipt) => {
+                add(&counters.refused, 1);
+                receipt.kept();
+            }
+            Token::DeadLetter => {}
+            Token::Verdict => add(&counters.published, 1),
+        }
+    }
+
+    /// Kafka won't ever take it: the device gets no acknowledgement, and the loss is counted.
+    pub fn failed(self, counters: &Counters) {
+        match self {
+            Token::Reading(receipt) | Token::Refused(receipt) => {
+                add(&counters.lost, 1);
+                drop(receipt);
+            }
+            Token::DeadLetter | Token::Verdict => {}
+        }
+    }
+}
+
+/// The part of a topic after its last `/`: the car, by default.
+pub fn last_level(topic: &[u8]) -> &[u8] {
+    topic.rsplit(|&byte| byte == b'/').next().unwrap_or(topic)
+}
+
+impl Intake for Door {
+    fn offer(&self, message: Message, receipt: Receipt) -> Result<(), (Message, Receipt)> {
+        let Some(route) = std::str::from_utf8(&message.topic).ok().and_then(|topic| self.route(topic)) else {
+            // Some other application's message: passed on to its subscribers, and none of our business.
+            add(&self.counters.unmapped, 1);
+            receipt.kept();
+            return Ok(());
+        };
+        if message.payload.len() > self.reading_bytes {
+            let reason = format!(
+                "{} bytes are more than a reading may have (limits.reading_bytes = {})",
+                message.payload.len(),
+                self.reading_bytes
+            );
+            return self.refuse(message, receipt, &reason);
+        }
+        let named = route.named_car(&message.payload);
+        let key = Some(named.as_deref().map_or_else(|| last_level(&message.topic), str::as_bytes));
+        let mut received = itoa::Buffer::new();
+        let headers: [(&str, &[u8]); 2] =
+            [(MQTT_TOPIC, &message.topic), (RECEIVED_MS, received.format(message.received_ms).as_bytes())];
+        let out = Outgoing { topic: &route.source.topic, key, payload: &message.payload, headers: &headers };
+        match self.producer.try_send(out, Token::Reading(receipt)) {
+            Ok(()) => {
+                add(&self.counters.received, 1);
+                Ok(())
+            }
+            Err((token, SendError::Full)) => Err((message, token.into_receipt())),
+            Err((token, error)) => {
+                let reason = format!("Kafka does not take it: {error}");
+                self.refuse(message, token.into_receipt(), &reason)
+            }
+        }
+    }
+
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.producer.room())
+    }
+}
