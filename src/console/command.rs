@@ -279,6 +279,10 @@ pub fn hints(app: &App) -> Vec<Hint> {
             _ => hints.push((word, Hint { keys: key.to_string(), word: app.hint_word(command.action, word) })),
         }
     }
+    if app.behind().is_some() {
+        // How to go on matters more than what else could be done to a picture that stands.
+        hints.sort_by_key(|(word, _)| *word != "freeze");
+    }
     hints.into_iter().map(|(_, hint)| hint).collect()
 }
 

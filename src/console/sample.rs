@@ -137,7 +137,7 @@ impl Sample {
             CarState::Critical => (87, Some(now - 41_000)),
             CarState::Warning => (30 + (car % 40) as u8, Some(now - 130_000 - car as i64 * 1_700)),
             CarState::Acknowledged => (41, Some(now - 665_000)),
-            _ => (2 + (noise(car as u64, step / 50) * 3.0) as u8, None),
+            _ => (2 + (noise(car as u64, step) * 3.0) as u8, None),
         };
         let episodes = if state == CarState::Quiet { (car % 17 == 3).into() } else { 1 + (car % 3) as u32 };
         FleetRow {

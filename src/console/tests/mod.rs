@@ -19,24 +19,27 @@ use super::screen;
 use super::theme;
 use crate::engine::view::{Query, Snapshot};
 
-/// A console with a fleet behind it that answers at once, and a clock that moves when told.
-pub struct Bench {
+/// Changes a snapshot into one that the sample would not give.
+pub type Twist = fn(&mut Snapshot);
+
+/// An operator's seat: a console with a fleet behind it that answers at once, and a clock that moves when told.
+pub struct Seat {
     pub app: App,
     pub sample: Sample,
     pub step: u64,
     pub now: Duration,
     pub effects: Vec<Effect>,
     /// Changes what the fleet answers, for states the sample does not have.
-    pub twist: fn(&mut Snapshot),
+    pub twist: Twist,
 }
 
-impl Bench {
-    pub fn new(sample: Sample, width: u16, height: u16) -> Bench {
+impl Seat {
+    pub fn new(sample: Sample, width: u16, height: u16) -> Seat {
         let first = Arc::new(sample.snapshot(&Query::default(), 0));
         let app = App::new(theme::choose("dark").unwrap(), Size { width, height }, first);
-        let mut bench = Bench { app, sample, step: 0, now: Duration::ZERO, effects: Vec::new(), twist: |_| {} };
-        bench.answer();
-        bench
+        let mut seat = Seat { app, sample, step: 0, now: Duration::ZERO, effects: Vec::new(), twist: |_| {} };
+        seat.answer();
+        seat
     }
 
     /// The engine answers the present query.
@@ -57,7 +60,7 @@ impl Bench {
     }
 
     /// Presses keys as a terminal sends them: text, and `\x1b[B` and the like. The engine answers after each.
-    pub fn press(&mut self, bytes: &str) -> &mut Bench {
+    pub fn press(&mut self, bytes: &str) -> &mut Seat {
         let mut decoder = Decoder::default();
         let mut inputs = Vec::new();
         decoder.feed(bytes.as_bytes(), |input| inputs.push(input));
@@ -69,7 +72,7 @@ impl Bench {
         self
     }
 
-    pub fn key(&mut self, key: Key) -> &mut Bench {
+    pub fn key(&mut self, key: Key) -> &mut Seat {
         self.effects.extend(self.app.input(&Input::Key(key), self.now));
         self.answer();
         self

@@ -42,7 +42,7 @@ const fn column(gap: u16, least: u16, most: u16, rank: u8, growth: u8) -> Column
 const COLUMNS: [Column; 14] = [
     column(0, 1, 1, 0, 9),
     column(0, 1, 1, 1, 9),
-    column(1, 4, 4, 2, 9),
+    column(1, 3, 3, 2, 9),
     column(1, 6, 12, 10, 1),
     column(1, 22, 36, 3, 2),
     column(1, 16, 28, 5, 2),

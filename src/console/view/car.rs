@@ -295,7 +295,7 @@ fn below(canvas: &mut Canvas, area: Rect, car: &CarView, shown: &Snapshot) {
     }
     let raw_lines = format::width(&car.raw).div_ceil(usize::from(area.width.saturating_sub(5)).max(1)) as u16;
     // The first line stays empty; half of the rest for the raw reading at most.
-    let raw_lines = raw_lines.clamp(1, (area.height.saturating_sub(3)) / 2).min(6);
+    let raw_lines = raw_lines.min(area.height.saturating_sub(3) / 2).clamp(1, 6);
     let for_episodes = area.height.saturating_sub(raw_lines + 3).min(car.episodes.len().max(1) as u16 + 1);
     let mut y = area.y + 1;
     if for_episodes >= 2 {

@@ -5,9 +5,10 @@ use ratatui::style::Style;
 
 use super::canvas::Canvas;
 use super::symbol;
-use crate::console::app::{App, Overlay, View};
+use crate::console::app::{App, Behind, Overlay, View};
 use crate::console::command;
 use crate::console::format;
+use crate::console::theme::Styles;
 use crate::engine::view::CarState;
 
 /// Draws both lines and their rules.
@@ -37,35 +38,35 @@ fn top(app: &App, canvas: &mut Canvas, area: Rect) {
         x = canvas.text(x, y, 12, "Help", styles.tab.style()) + 1;
     }
     let left_end = x + 1;
-    let right_start = top_right(app, canvas, area, left_end);
-    let (word, style) = moment(app, canvas);
-    let room = right_start.saturating_sub(left_end + 2);
+    let (words, style) = moment(app, styles);
+    let least = words.last().map_or(0, |word| format::width(word)) as u16;
+    let right_start = top_right(app, canvas, area, left_end + least + 2);
     // As much as there is room for: a part that is cut says less than none.
-    let spare = usize::from(room).saturating_sub(format::width(&word) + 2);
+    let room = usize::from(right_start.saturating_sub(left_end + 2));
+    let word = words.into_iter().find(|word| format::width(word) <= room).unwrap_or_default();
+    let spare = room.saturating_sub(format::width(&word) + 2);
     let place = where_from(app).into_iter().find(|text| format::width(text) <= spare).unwrap_or_default();
-    let whole = format::width(&word) + 2 + format::width(&place);
+    let whole = (format::width(&word) + 2 + format::width(&place)) as u16;
     // In the middle if it fits there, so that it stands still while the ends change.
-    let middle = (area.width / 2).saturating_sub(whole as u16 / 2);
-    let fits_middle = middle >= left_end && usize::from(middle) + whole < usize::from(right_start);
-    let start = if fits_middle { middle } else { left_end };
-    let room = if fits_middle { whole as u16 } else { room };
-    let after = canvas.text(start, y, room, &word, style);
-    canvas.text(after + 2, y, (start + room).saturating_sub(after + 2), &place, dim);
+    let middle = (area.width / 2).saturating_sub(whole / 2);
+    let start = if middle >= left_end && middle + whole < right_start { middle } else { left_end };
+    let after = canvas.text(start, y, right_start.saturating_sub(start), &word, style);
+    canvas.text(after + 2, y, right_start.saturating_sub(after + 2), &place, dim);
 }
 
-/// `LIVE`, or how far from live the picture is.
-fn moment(app: &App, canvas: &Canvas) -> (String, Style) {
-    let styles = canvas.styles;
+/// `LIVE`, or how far from live the picture is; the longest wording first.
+fn moment(app: &App, styles: &Styles) -> (Vec<String>, Style) {
     match (app.behind(), app.at) {
-        (Some(behind), _) => {
-            let readings = format::plural(behind.readings, "reading", "readings");
-            (format!(" FROZEN {} s, {readings} behind ", behind.seconds), styles.alert.style())
-        }
+        (Some(behind), _) => (vec![format!(" FROZEN, {} ", lag(behind)), " FROZEN ".into()], styles.alert.style()),
         (None, Some(at)) if app.view == View::Car => {
-            (format!(" PAST {} UTC ", format::clock(at)), styles.alert.style())
+            (vec![format!(" PAST, {} UTC ", format::clock(at)), " PAST ".into()], styles.alert.style())
         }
-        _ => ("LIVE".into(), styles.good.style()),
+        _ => (vec!["LIVE".into()], styles.good.style()),
     }
+}
+
+fn lag(behind: Behind) -> String {
+    format!("{} s, {} behind", behind.seconds, format::plural(behind.readings, "reading", "readings"))
 }
 
 /// Where the readings come from, or whose they are: the longest wording first.
@@ -108,7 +109,7 @@ fn top_right(app: &App, canvas: &mut Canvas, area: Rect, left_end: u16) -> u16 {
         pieces.iter().map(|(text, _)| format::width(text) + 2).sum::<usize>().saturating_sub(2)
     };
     // What matters least goes first; trouble, and who needs you, stay.
-    let room = usize::from(area.right().saturating_sub(left_end + 8));
+    let room = usize::from(area.right().saturating_sub(left_end));
     while width_of(&pieces) + 1 > room && pieces.len() > 3 {
         pieces.remove(pieces.len() - 2);
     }
@@ -178,6 +179,9 @@ fn hints(app: &App, canvas: &mut Canvas, mut x: u16, y: u16, room: u16) {
 fn note(app: &App) -> String {
     let shown = app.shown();
     let all = format::count(shown.cars as u64);
+    if let Some(behind) = app.behind() {
+        return lag(behind);
+    }
     match app.view {
         View::Fleet if !app.fleet.filter.is_empty() => {
             format!("“{}”: {} of {all}", format::fit(&app.fleet.filter, 16), format::count(shown.matching as u64))

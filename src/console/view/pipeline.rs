@@ -168,9 +168,9 @@ fn table(lines: &mut Vec<Line>, path: &PipelineView, styles: &Styles) {
     let heading = styles.heading.style();
     let right = |text: &str, cells: usize| format!("{}{text}", " ".repeat(cells.saturating_sub(format::width(text))));
     lines.push(Line::Text(vec![
-        (10, right("TOTAL", 13), heading),
-        (24, right("PER S", 9), heading),
-        (36, "WHERE".into(), heading),
+        (10, right("TOTAL", 12), heading),
+        (22, right("PER S", 8), heading),
+        (32, "WHERE".into(), heading),
     ]));
     let places = [
         format!("MQTT {}, {}", addresses(path), format::plural(path.clients, "client", "clients")),
@@ -182,9 +182,9 @@ fn table(lines: &mut Vec<Line>, path: &PipelineView, styles: &Styles) {
     for ((label, total, per_second), place) in counts(path).into_iter().zip(places) {
         lines.push(Line::Text(vec![
             (0, label.into(), Style::new()),
-            (10, right(&count(total), 13), styles.tab.style()),
-            (24, right(&rate(per_second), 9), Style::new()),
-            (36, place, styles.dim.style()),
+            (10, right(&count(total), 12), styles.tab.style()),
+            (22, right(&rate(per_second), 8), Style::new()),
+            (32, place, styles.dim.style()),
         ]));
     }
 }
