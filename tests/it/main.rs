@@ -1,4 +1,6 @@
 //! What crosses modules: the real binary, real sockets, a real terminal. One test binary, so that it links once.
 
+mod config;
+mod house;
 mod run;
 mod support;
