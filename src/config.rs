@@ -48,7 +48,7 @@ sections! {
 
     /// `[mqtt]`: where devices connect, and which brokers to connect to.
     Mqtt {
-        /// Address of the embedded broker, `IP:PORT`. Port 0 takes a free one; a taken port makes way for the next free one.
+        /// Address of the embedded broker, `IP:PORT`; `:PORT` is every interface. Port 0 takes a free one; a taken port makes way for the next free one.
         /// Empty: no embedded broker.
         listen: String = "127.0.0.1:1883".into(),
         /// External brokers to subscribe to, each `mqtt://[USER@]HOST[:PORT]`. The password comes from `password_file` or from
@@ -97,8 +97,8 @@ sections! {
         /// How a payload is written: `json` (an object of sensor names), `delimited` (`EVENTID,v1#v2#…`) or `csv` (values in the
         /// model's order).
         codec: Codec = Codec::Json,
-        /// Where the car's name comes from: `topic` (the MQTT topic's last level), `field:NAME` (of a JSON object) or `event` (a
-        /// delimited payload's event id).
+        /// Where the car's name comes from: `topic` (the MQTT topic's last level), `field:NAME` (of a JSON object) or `event` (the
+        /// event id with which a delimited or csv payload begins).
         car: String = "topic".into(),
         /// JSON field with the event time: seconds, milliseconds or RFC 3339. Empty: the time received.
         time: String = "time".into(),

@@ -38,9 +38,6 @@ fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     say("kafka.partitions", within(i64::from(kafka.partitions), 1, 10_000));
     let replication = if kafka.replication == -1 { Ok(()) } else { within(i64::from(kafka.replication), 1, 100) };
     say("kafka.replication", replication.map_err(|why| format!("{why}, or -1 for the cluster's default")));
-    for name in kafka.properties.keys() {
-        say(&format!("kafka.properties.\"{name}\""), property(name));
-    }
     let mut topics: Vec<(String, &str)> = Vec::new();
     for (key, topic) in [
         ("kafka.topics.scores", &kafka.topics.scores),
@@ -103,18 +100,22 @@ fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     all
 }
 
-/// The address that a listener is to bind, `None` for an empty one (no listener).
+/// The address that a listener is to bind, `None` for an empty one (no listener). A port alone (`:1883`) is for every
+/// interface.
 pub fn listen_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    if let Ok(address) = text.parse() {
-        return Ok(Some(address));
-    }
-    let form = "write IP:PORT, such as \"127.0.0.1:1883\" (0.0.0.0 for every interface), or nothing for no listener";
-    let bad = || format!("is \"{}\", which is no address: {form}", crate::text::harmless(text, 80));
-    host_port(text).map_err(|_| bad())?;
-    text.to_socket_addrs().ok().and_then(|mut found| found.next()).map(Some).ok_or_else(bad)
+    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    // An address is taken as it is; only a name is looked up.
+    let found = whole.parse().ok().or_else(|| whole.to_socket_addrs().ok()?.min_by_key(SocketAddr::is_ipv6));
+    found.map(Some).ok_or_else(|| {
+        let text = crate::text::harmless(text, 80);
+        format!(
+            "is \"{text}\", which is no address: write IP:PORT, such as \"127.0.0.1:1883\" (0.0.0.0 for every interface), or \
+             nothing for no listener"
+        )
+    })
 }
 
 /// Whether a listener with this address can be reached from this machine only; also if there is none.
@@ -133,57 +134,34 @@ impl Mqtt {
     }
 }
 
-/// An external broker's address, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerUrl {
-    /// User name, if there is one.
-    pub user: Option<String>,
-    /// Host name or IP address (IPv6 without brackets).
-    pub host: String,
-    /// Port, 1883 if it was left out.
-    pub port: u16,
-}
-
-impl BrokerUrl {
-    /// Takes `mqtt://[USER@]HOST[:PORT]` apart; the error is to be read after the key.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let form = "write mqtt://[USER@]HOST[:PORT]";
-        // A password may be in it, so the URL itself is not repeated.
-        let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(format!("is not a URL: {form}"));
-        };
-        match scheme {
-            "mqtt" | "tcp" => {}
-            "mqtts" | "ssl" | "ws" | "wss" => {
-                return Err(format!(
-                    "asks for {scheme}://, which is not supported: use mqtt:// through a TLS tunnel, or on a trusted network"
-                ));
-            }
-            _ => return Err(format!("does not begin with mqtt://: {form}")),
-        }
-        let rest = rest.trim_end_matches('/');
-        let (user, address) = match rest.rsplit_once('@') {
-            Some((user, address)) => (Some(user), address),
-            None => (None, rest),
-        };
-        if user.is_some_and(|user| user.contains(':')) {
+/// `mqtt://[USER@]HOST[:PORT]`. A password may be in it, so the URL is not repeated.
+fn broker_url(url: &str) -> Verdict {
+    let form = "write mqtt://[USER@]HOST[:PORT]";
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(format!("is not a URL: {form}"));
+    };
+    match scheme {
+        "mqtt" | "tcp" => {}
+        "mqtts" | "ssl" | "tls" | "ws" | "wss" => {
             return Err(format!(
-                "holds a password, which would be shown on screen: put it into mqtt.password_file or {MQTT_PASSWORD}"
+                "asks for {scheme}://, which is not supported: use mqtt:// through a TLS tunnel, or on a trusted network"
             ));
         }
-        if user == Some("") {
-            return Err(format!("has an empty user name: {form}"));
-        }
-        let bare_v6 = address.starts_with('[') && address.ends_with(']');
-        let with_port = if bare_v6 || !address.contains(':') { format!("{address}:1883") } else { address.to_owned() };
-        let (host, port) = host_port(&with_port).map_err(|why| format!("has no usable address ({why}): {form}"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Ok(BrokerUrl { user: user.map(str::to_owned), host: host.to_owned(), port })
+        _ => return Err(format!("does not begin with mqtt://: {form}")),
     }
-}
-
-fn broker_url(url: &str) -> Verdict {
-    BrokerUrl::parse(url).map(drop)
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err(format!(
+            "holds a password, which would be shown wherever the URL is: put it into mqtt.password_file or {MQTT_PASSWORD}"
+        ));
+    }
+    if user == Some("") {
+        return Err(format!("has an empty user name: {form}"));
+    }
+    let bare_v6 = address.starts_with('[') && address.ends_with(']');
+    let with_port = if bare_v6 || !address.contains(':') { format!("{address}:1883") } else { address.to_owned() };
+    host_port(&with_port).map(drop).map_err(|why| format!("has no usable address ({why}): {form}"))
 }
 
 /// `HOST:PORT` with a port above zero; says what is wrong with it.
@@ -211,20 +189,6 @@ fn bootstrap(text: &str) -> Verdict {
         })?;
     }
     Ok(())
-}
-
-fn property(name: &str) -> Verdict {
-    match name {
-        "bootstrap.servers" | "metadata.broker.list" => Err("is set by `kafka.bootstrap`: write it there".into()),
-        "group.id" => Err("is set by `kafka.group`: write it there".into()),
-        "enable.idempotence" | "enable.auto.commit" | "enable.auto.offset.store" | "acks" | "request.required.acks" => {
-            Err("is what keeps readings from being lost, and is not for configuration: leave it out".into())
-        }
-        _ if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-            Err("is no librdkafka property: write its name as librdkafka's CONFIGURATION.md has it".into())
-        }
-        _ => Ok(()),
-    }
 }
 
 fn kafka_topic(name: &str) -> Verdict {

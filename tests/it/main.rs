@@ -1,5 +1,6 @@
 //! What crosses modules: the real binary, real sockets, a real terminal. One test binary, so that it links once.
 
+mod cli;
 mod config;
 mod house;
 mod run;

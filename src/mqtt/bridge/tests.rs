@@ -1,3 +1,5 @@
+//! The bridge against a broker of its own: acknowledgements, reconnection, what a broker may refuse.
+
 use super::*;
 
 #[test]

@@ -1,0 +1,153 @@
+//! The command line as a script sees it: exit codes, sentences, what goes to stdout and what to stderr.
+
+use std::process::{Command, Output, Stdio};
+
+/// The real binary in an empty directory, with an empty environment.
+struct Cli {
+    directory: tempfile::TempDir,
+}
+
+impl Cli {
+    fn new() -> Self {
+        Cli { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+        self
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dashlight"));
+        command.args(arguments.split_whitespace()).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+            .env_clear()
+            .env("HOME", self.directory.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn help_and_version_go_to_stdout_with_exit_0() {
+    let cli = Cli::new();
+    let help = cli.run("--help");
+    assert_eq!(help.status.code(), Some(0));
+    for command in ["run", "simulate", "replay", "train", "score", "evaluate", "model", "doctor", "completions", "man"]
+    {
+        assert!(text(&help.stdout).contains(&format!("\n  {command} ")), "{command}");
+        let own = cli.run(&format!("{command} --help"));
+        assert_eq!(own.status.code(), Some(0), "{command}");
+        assert!(text(&own.stdout).contains("Usage: dashlight"), "{command}");
+    }
+    let version = cli.run("--version");
+    assert_eq!(text(&version.stdout).trim(), format!("dashlight {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_fits_eighty_columns_when_asked_to() {
+    let cli = Cli::new();
+    for arguments in ["--help", "run --help", "doctor --help", "completions --help", "man --help"] {
+        let help = cli.command(arguments).env("COLUMNS", "80").output().unwrap();
+        for line in text(&help.stdout).lines() {
+            assert!(line.chars().count() <= 100, "{arguments}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_mistyped_command_or_flag_is_exit_2_with_the_nearest_one() {
+    let cli = Cli::new();
+    for (arguments, near) in
+        [("rnu", "run"), ("docter", "doctor"), ("run --kafak x", "--kafka"), ("--simulat 5", "--simulate")]
+    {
+        let output = cli.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+        assert!(text(&output.stderr).contains(near), "{arguments}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn bad_arguments_and_configuration_are_one_sentence_and_exit_2() {
+    let cli = Cli::new().file("bad.toml", "[kafka]\n\nbootstrp = 'x:1'\n").file("notes.txt", "hello");
+    for (arguments, sentence) in [
+        ("run --config bad.toml", "bad.toml:3: unknown key `kafka.bootstrp`: did you mean `kafka.bootstrap`?"),
+        ("run --config absent.toml", "absent.toml: cannot be read"),
+        ("run --config notes.txt", "notes.txt:1: not TOML: "),
+        ("run --kafka nonsense", "--kafka: `kafka.bootstrap` names the server \"nonsense\", but the port is missing"),
+        ("run --mqtt-listen here", "--mqtt-listen: `mqtt.listen` is \"here\", which is no address"),
+        ("run --mqtt-connect http://x", "--mqtt-connect: `mqtt.connect[0]` does not begin with mqtt://"),
+        ("run --rate -1", "--rate: `simulate.rate` is -1, and must be above 0"),
+        ("--faults -1", "--faults: `simulate.faults` is -1, and must be 0 or more"),
+    ] {
+        let output = cli.run(&format!("{arguments} --for 1s"));
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+        let said = text(&output.stderr);
+        assert!(said.starts_with("dashlight: ") && said.contains(sentence), "{arguments}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments}: {said}");
+    }
+}
+
+#[test]
+fn the_printed_configuration_reads_back_as_itself() {
+    let cli = Cli::new().file("dashlight.toml", "[[source]]\nmqtt = ['mine/#']\n[simulate]\nseed = 7\n");
+    let mut command = cli.command("run --print-config --kafka k1:9092 --ascii");
+    let printed = command.env("DASHLIGHT_MODEL_THRESHOLD", "2.5").output().unwrap();
+    assert_eq!(printed.status.code(), Some(0), "{}", text(&printed.stderr));
+    let lines: Vec<&str> = text(&printed.stdout).lines().collect();
+    for set in ["bootstrap = \"k1:9092\"", "ascii = true", "threshold = 2.5", "seed = 7", "mqtt = [\"mine/#\"]"] {
+        assert!(lines.contains(&set), "{set}\n{}", lines.join("\n"));
+    }
+    let cli = cli.file("again.toml", text(&printed.stdout));
+    let again = cli.run("run --print-config --config again.toml");
+    assert_eq!(text(&again.stdout), text(&printed.stdout));
+}
+
+#[test]
+fn every_shell_gets_completions_that_know_the_commands() {
+    let cli = Cli::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = cli.run(&format!("completions {shell}"));
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(text(&output.stdout).contains("mqtt-listen") && text(&output.stdout).contains("evaluate"), "{shell}");
+    }
+    assert_eq!(cli.run("completions tcsh").status.code(), Some(2));
+}
+
+#[test]
+fn the_manual_is_printed_or_written_page_by_page() {
+    let cli = Cli::new();
+    assert!(text(&cli.run("man").stdout).starts_with(".ie"));
+    let output = cli.run("man pages");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for page in ["dashlight.1", "dashlight-run.1", "dashlight-doctor.1"] {
+        let page = std::fs::read_to_string(cli.directory.path().join("pages").join(page)).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"));
+    }
+    let cli = cli.file("taken", "");
+    let refused = cli.run("man taken");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("taken"));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_without_a_panic() {
+    let cli = Cli::new();
+    for arguments in ["run --print-config", "completions zsh", "man", "--help"] {
+        let mut child = cli.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(text(&output.stderr), "", "{arguments}");
+        assert_eq!(output.status.code(), Some(0), "{arguments}");
+    }
+}
