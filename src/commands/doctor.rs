@@ -1,12 +1,366 @@
-//! `dashlight doctor`: Checks config, ports, broker, Kafka, model, terminal.
+//! `dashlight doctor`: tries everything that `dashlight run` would use, with the same file, environment and flags, and
+//! changes nothing: one line for each thing, with the way out where something is wrong.
 
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::config::{Config, Inputs, Loaded};
+use crate::console::{self, colour::Depth, terminal};
 use crate::failure::Failure;
+use crate::kafka::{Cluster, Health};
+use crate::model::Model;
+use crate::mqtt::GateOptions;
+use crate::mqtt::bridge::Broker;
+use crate::text::harmless;
 
-/// Checks config, ports, broker, Kafka, model, terminal
+use super::run::Settings;
+
+/// How long a broker or Kafka may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What the console needs at least, in characters.
+const SMALLEST_SCREEN: (u16, u16) = (60, 15);
+
+/// Checks configuration, ports, brokers, Kafka, model and terminal, with every path used
+///
+/// Takes the flags of `dashlight run` that set configuration, and tries what that run would use. It changes nothing:
+/// no topic is created, no message taken.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// One JSON object instead of lines for people
+    #[arg(long)]
+    pub json: bool,
+    /// What would be run.
+    #[command(flatten)]
+    pub settings: Settings,
+}
 
-/// Runs the command.
-pub fn run(_args: Args) -> Result<(), Failure> {
-    Err(Failure::running("not built yet"))
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Check {
+    check: &'static str,
+    state: State,
+    /// What was found; where something is wrong, with the way out.
+    text: String,
+}
+
+impl Check {
+    fn ok(check: &'static str, text: impl Into<String>) -> Self {
+        Check { check, state: State::Ok, text: text.into() }
+    }
+
+    fn warn(check: &'static str, text: impl Into<String>) -> Self {
+        Check { check, state: State::Warn, text: text.into() }
+    }
+
+    fn fail(check: &'static str, text: impl Into<String>) -> Self {
+        Check { check, state: State::Fail, text: text.into() }
+    }
+
+    fn line(&self) -> String {
+        let state = match self.state {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "fail",
+        };
+        // A path or a reason may hold anything; one check is one line.
+        format!("{state:<5} {:<13} {}\n", self.check, harmless(&self.text, 2_000))
+    }
+}
+
+/// What is said of all checks with `--json`.
+#[derive(Debug, Serialize)]
+struct Report {
+    failed: usize,
+    checks: Vec<Check>,
+}
+
+/// Runs the command. Fails if any check does.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let mut checks: Vec<Check> = Vec::new();
+    let mut tell = |found: Vec<Check>| -> Result<(), Failure> {
+        for check in found {
+            if !args.json {
+                super::to_stdout(check.line().as_bytes())?;
+            }
+            checks.push(check);
+        }
+        Ok(())
+    };
+    let inputs = args.settings.inputs();
+    match inputs.load() {
+        Err(error) => {
+            tell(vec![Check::fail("configuration", format!("{error}; nothing else was tried"))])?;
+        }
+        Ok(loaded) => {
+            tell(configuration(&inputs, &loaded))?;
+            tell(places(&loaded))?;
+            tell(listener(&loaded.config))?;
+            tell(brokers(&loaded.config))?;
+            tell(kafka(&loaded.config))?;
+            tell(models(&loaded.config))?;
+            tell(screen(&loaded.config))?;
+        }
+    }
+    let failed = checks.iter().filter(|check| check.state == State::Fail).count();
+    let total = checks.len();
+    if args.json {
+        let report = serde_json::to_string_pretty(&Report { failed, checks }).map_err(Failure::running)?;
+        super::to_stdout(format!("{report}\n").as_bytes())?;
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(Failure::running(format!("{failed} of {total} checks failed"))),
+    }
+}
+
+fn configuration(inputs: &Inputs, loaded: &Loaded) -> Vec<Check> {
+    let text = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => {
+            let places: Vec<String> = inputs.searched().iter().map(|path| path.display().to_string()).collect();
+            format!("the defaults; there is no {}", places.join(" and no "))
+        }
+    };
+    let warnings = loaded.warnings.iter().map(|warning| Check::warn("configuration", warning));
+    std::iter::once(Check::ok("configuration", text)).chain(warnings).collect()
+}
+
+fn places(loaded: &Loaded) -> Vec<Check> {
+    let state = match loaded.state_directory() {
+        Err(error) => Check::fail("state", error.to_string()),
+        Ok(directory) => match writable(&directory) {
+            Ok(()) => Check::ok("state", directory.display().to_string()),
+            Err(error) => Check::fail(
+                "state",
+                format!("{}: cannot be written ({error}); name another with --state", directory.display()),
+            ),
+        },
+    };
+    let log = match &loaded.config.log.file {
+        None => Check::ok("log", "stderr when headless, else dashlight.log in the state directory"),
+        Some(file) => match writable(file.parent().unwrap_or(Path::new(""))) {
+            Ok(()) => Check::ok("log", file.display().to_string()),
+            Err(error) => {
+                Check::fail("log", format!("{}: cannot be written ({error}); name another log.file", file.display()))
+            }
+        },
+    };
+    vec![state, log]
+}
+
+/// Whether files can be made in `directory`, or in what there is of the path to it. Leaves nothing behind.
+fn writable(directory: &Path) -> io::Result<()> {
+    let there = directory.ancestors().find(|path| path.exists()).filter(|path| !path.as_os_str().is_empty());
+    let probe = there.unwrap_or(Path::new(".")).join(format!(".dashlight-doctor-{}", std::process::id()));
+    OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    std::fs::remove_file(&probe)
+}
+
+fn listener(config: &Config) -> Vec<Check> {
+    let listen = &config.mqtt.listen;
+    if listen.is_empty() {
+        return vec![Check::ok("mqtt listener", "none")];
+    }
+    let addresses = match GateOptions::listening_on(listen) {
+        Ok(options) => options.listen,
+        Err(error) => return vec![Check::fail("mqtt listener", error.to_string())],
+    };
+    let mut checks = Vec::new();
+    for address in addresses {
+        checks.push(match TcpListener::bind(address) {
+            Ok(_) if address.ip().is_loopback() => Check::ok("mqtt listener", format!("{address} is free")),
+            Ok(_) => Check::warn(
+                "mqtt listener",
+                format!(
+                    "{address} is free; whoever reaches it can publish, for it knows no passwords and no TLS: keep it to a \
+                     trusted network"
+                ),
+            ),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => Check::warn(
+                "mqtt listener",
+                format!("{address} is taken: the next free port will be used; name another with --mqtt-listen"),
+            ),
+            Err(error) => Check::fail(
+                "mqtt listener",
+                format!("{address} cannot be bound ({error}); name another address with --mqtt-listen"),
+            ),
+        });
+    }
+    checks
+}
+
+fn brokers(config: &Config) -> Vec<Check> {
+    const NAME: &str = "mqtt broker";
+    if config.mqtt.connect.is_empty() {
+        return Vec::new();
+    }
+    let password = match config.mqtt.password() {
+        Ok(password) => password,
+        Err(error) => return vec![Check::fail(NAME, error.to_string())],
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![Check::fail(NAME, format!("no connection can be tried: {error}"))],
+    };
+    let probe = |url: &String| match Broker::parse(url) {
+        Err(error) => Check::fail(NAME, error.to_string()),
+        Ok(broker) => match runtime.block_on(broker.clone().with_password(password.clone()).probe(PATIENCE)) {
+            Ok(()) => Check::ok(NAME, format!("{broker} lets us in")),
+            Err(reason) => Check::fail(
+                NAME,
+                format!("{broker} does not let us in ({reason}); check the address, the user and mqtt.password_file"),
+            ),
+        },
+    };
+    config.mqtt.connect.iter().map(probe).collect()
+}
+
+fn kafka(config: &Config) -> Vec<Check> {
+    let cluster = match Cluster::open(&config.kafka) {
+        Ok(cluster) => cluster,
+        Err(error) => return vec![Check::fail("kafka", error.to_string())],
+    };
+    if cluster.is_embedded() {
+        return vec![Check::ok(
+            "kafka",
+            "embedded: in memory, for demo and development; --kafka HOST:PORT for a real one",
+        )];
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match cluster.health() {
+            Health::Up => return vec![Check::ok("kafka", format!("{} answers", cluster.bootstrap()))],
+            Health::Away { reason, .. } if Instant::now() >= deadline => {
+                return vec![Check::fail(
+                    "kafka",
+                    format!(
+                        "{} does not answer ({reason}); check the address, and kafka.properties for TLS and SASL",
+                        cluster.bootstrap()
+                    ),
+                )];
+            }
+            Health::Away { .. } => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn models(config: &Config) -> Vec<Check> {
+    let names: BTreeSet<&str> = config.source.iter().map(|source| source.model_or(&config.model)).collect();
+    let load = |name: &str| match Model::load(name) {
+        Err(error) => vec![Check::fail("model", error.to_string())],
+        Ok(model) => {
+            let sensors = format!("{name}: {} sensors", model.schema().width());
+            let assumed = model.assumed().iter().map(|sentence| Check::warn("model", format!("{name}: {sentence}")));
+            std::iter::once(Check::ok("model", sensors)).chain(assumed).collect()
+        }
+    };
+    names.into_iter().flat_map(load).collect()
+}
+
+fn screen(config: &Config) -> Vec<Check> {
+    const NAME: &str = "terminal";
+    let options = match console::Options::from_config(&config.console) {
+        Ok(options) => options,
+        Err(error) => return vec![Check::fail(NAME, error.to_string())],
+    };
+    if !io::stdout().is_terminal() {
+        return vec![Check::ok(NAME, "stdout is none: dashlight would run headless")];
+    }
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let term = variable("TERM");
+    let colours = match options.depth {
+        Depth::Truecolor => "24-bit colour",
+        Depth::Ansi256 => "256 colours",
+        Depth::Ansi16 => "16 colours",
+        Depth::None => "no colour",
+    };
+    let mut checks = Vec::new();
+    match terminal::size() {
+        Err(error) => checks.push(Check::fail(NAME, format!("its size is not known ({error}); use --headless"))),
+        Ok(size) => {
+            let found = format!("{}x{}, {colours}, TERM={term}", size.width, size.height);
+            let (width, height) = SMALLEST_SCREEN;
+            checks.push(if size.width < width || size.height < height {
+                Check::warn(NAME, format!("{found}: too small; make it {width}x{height} or larger"))
+            } else if term.is_empty() || term == "dumb" {
+                Check::warn(NAME, format!("{found}: may not move the cursor; set TERM, or use --headless"))
+            } else {
+                Check::ok(NAME, found)
+            });
+        }
+    }
+    // The first that is set decides, as for every program.
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().map(variable).find(|value| !value.is_empty());
+    let locale = locale.unwrap_or_default();
+    let utf8 = locale.to_lowercase().replace('-', "").contains("utf8");
+    checks.push(match utf8 || options.ascii {
+        true => Check::ok("characters", if options.ascii { "ASCII only" } else { "UTF-8" }),
+        false => Check::warn(
+            "characters",
+            format!("the locale \"{locale}\" is not UTF-8; use --ascii if the symbols look wrong"),
+        ),
+    });
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_whatever_it_says() {
+        let check = Check::fail("kafka", "k:1 says \u{1b}[31m\nno");
+        assert_eq!(check.line(), "fail  kafka         k:1 says \\u{1b}[31m\\u{a}no\n");
+    }
+
+    #[test]
+    fn looking_whether_a_directory_is_writable_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(writable(&directory.path().join("not/yet/there")).is_ok());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(writable(&file.join("below")).is_err());
+    }
+
+    #[test]
+    fn a_free_and_a_taken_port_are_told_apart() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.mqtt.listen = taken.local_addr().unwrap().to_string();
+        assert_eq!(listener(&config)[0].state, State::Warn);
+        drop(taken);
+        assert_eq!(listener(&config)[0].state, State::Ok);
+        config.mqtt.listen = String::new();
+        assert_eq!(listener(&config)[0].text, "none");
+    }
+
+    #[test]
+    fn a_kafka_and_a_broker_that_are_not_there_fail_with_their_address() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut config = Config::default();
+        config.mqtt.connect = vec![format!("mqtt://op@{closed}")];
+        let broker = &brokers(&config)[0];
+        assert_eq!(broker.state, State::Fail);
+        assert!(
+            broker.text.contains(&closed.to_string()) && broker.text.contains("check the address"),
+            "{}",
+            broker.text
+        );
+    }
 }

@@ -235,11 +235,10 @@ fn only_one(taken: &[(String, &str)], name: &str, way_out: &str) -> Verdict {
 fn car_from(source: &Source) -> Verdict {
     let shown = crate::text::harmless(&source.car, 60);
     match (source.car.as_str(), source.codec) {
-        ("topic", _) | ("event", Codec::Delimited) => Ok(()),
-        ("event", codec) => Err(format!(
-            "is \"event\", but only delimited payloads have an event id, not {}: use \"topic\"",
-            codec.word()
-        )),
+        ("topic", _) | ("event", Codec::Delimited | Codec::Csv) => Ok(()),
+        ("event", Codec::Json) => {
+            Err("is \"event\", but a JSON payload has no event id: use \"topic\" or \"field:NAME\"".into())
+        }
         (text, codec) => match (text.strip_prefix("field:"), codec) {
             (Some(""), _) => Err("is \"field:\" without a name: write \"field:NAME\"".into()),
             (Some(_), Codec::Json) => Ok(()),

@@ -529,5 +529,7 @@ impl Client {
     }
 }
 
+mod probe;
+
 #[cfg(test)]
 mod tests;

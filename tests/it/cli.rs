@@ -67,7 +67,7 @@ fn help_fits_eighty_columns_when_asked_to() {
 fn a_mistyped_command_or_flag_is_exit_2_with_the_nearest_one() {
     let cli = Cli::new();
     for (arguments, near) in
-        [("rnu", "run"), ("docter", "doctor"), ("run --kafak x", "--kafka"), ("--simulat 5", "--simulate")]
+        [("rum", "run"), ("docter", "doctor"), ("run --kafak x", "--kafka"), ("--simulat 5", "--simulate")]
     {
         let output = cli.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");
@@ -150,4 +150,29 @@ fn a_reader_that_goes_away_ends_it_without_a_panic() {
         assert_eq!(text(&output.stderr), "", "{arguments}");
         assert_eq!(output.status.code(), Some(0), "{arguments}");
     }
+}
+
+#[test]
+fn doctor_says_one_line_for_each_check_and_fails_if_one_does() {
+    let cli = Cli::new();
+    let output = cli.run("doctor --kafka 127.0.0.1:1 --mqtt-listen 127.0.0.1:0 --state state");
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> = text(&output.stdout).lines().collect();
+    let starts = |start: &str| lines.iter().any(|line| line.starts_with(start));
+    assert!(starts("fail  kafka         127.0.0.1:1 does not answer"), "{lines:#?}");
+    assert!(starts("ok    configuration the defaults; there is no dashlight.toml"), "{lines:#?}");
+    assert!(starts("ok    state         state") && starts("ok    terminal"), "{lines:#?}");
+    assert!(text(&output.stderr).contains("checks failed"));
+    assert_eq!(std::fs::read_dir(cli.directory.path()).unwrap().count(), 0, "doctor left something behind");
+}
+
+#[test]
+fn doctor_reports_a_bad_configuration_as_a_failed_check() {
+    let cli = Cli::new().file("dashlight.toml", "[kafka]\ngruop = 'x'\n");
+    let output = cli.run("doctor --json");
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["failed"], 1);
+    assert_eq!(report["checks"][0]["state"], "fail");
+    assert!(report["checks"][0]["text"].as_str().unwrap().contains("dashlight.toml:2: unknown key `kafka.gruop`"));
 }

@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod docs;
 mod house;
 mod run;
 mod support;

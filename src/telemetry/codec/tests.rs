@@ -1,3 +1,5 @@
+//! Payloads of each codec, well-formed and not, and what becomes of them.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

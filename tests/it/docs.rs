@@ -1,0 +1,90 @@
+//! Documents that are derived from the program must say what it says. With DASHLIGHT_BLESS=1 they are written instead.
+
+use std::path::Path;
+
+use dashlight::config::{Config, keys, print};
+
+/// Compares the document with what it must be, or writes it.
+fn must_be(name: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if std::env::var_os("DASHLIGHT_BLESS").is_some() {
+        std::fs::write(&path, expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = found.lines().zip(expected.lines()).position(|(a, b)| a != b);
+    assert!(
+        found == expected,
+        "{name} is out of date from line {}: DASHLIGHT_BLESS=1 cargo test --test it docs:: writes it anew",
+        differs.map_or(found.lines().count().min(expected.lines().count()), |line| line) + 1
+    );
+}
+
+/// The example's own part, below what `run --print-config` prints.
+const EXAMPLES: &str = include_str!("../../docs/sources.toml");
+
+#[test]
+fn the_example_configuration_is_what_print_config_prints_and_sources_to_copy() {
+    must_be("dashlight.example.toml", &format!("{}{}", print(&Config::default()), commented(EXAMPLES)));
+}
+
+/// Examples must not apply by themselves.
+fn commented(text: &str) -> String {
+    let line = |line: &str| match line {
+        "" => "\n".to_owned(),
+        text if text.starts_with('#') => format!("{text}\n"),
+        text => format!("#{text}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn the_example_configuration_changes_nothing_and_its_sources_can_be_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let load = |text: String| {
+        std::fs::write(directory.path().join("dashlight.toml"), text).unwrap();
+        let inputs = dashlight::config::Inputs { directory: directory.path().into(), ..Default::default() };
+        inputs.load().map(|loaded| loaded.config)
+    };
+    assert_eq!(load(commented(EXAMPLES)).unwrap(), Config::default());
+    assert!(load(EXAMPLES.into()).unwrap().source.len() > 1);
+}
+
+#[test]
+fn the_configuration_reference_has_every_key() {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         Layers, each stronger than the one before: defaults, the file, environment variables, flags. The file is `./dashlight.toml`, else\n\
+         `$XDG_CONFIG_HOME/dashlight/config.toml` (`~/.config` if that is not set), or the one named by `--config` or `DASHLIGHT_CONFIG`.\n\
+         An unknown key, a value of the wrong type or one that cannot work is refused with file, line and the way out (exit code 2).\n\
+         `dashlight run --print-config` prints the configuration that would apply, with every key; `dashlight doctor` tries it.\n\n\
+         Secrets: a librdkafka property may be written `env:NAME` or `file:PATH`, and is read from there; the password for external MQTT\n\
+         brokers comes from `mqtt.password_file` or `DASHLIGHT_MQTT_PASSWORD`. None of them is printed, logged or shown.\n\
+         In environment variables lists are comma-separated; `DASHLIGHT_KAFKA_PROPERTIES_SASL_PASSWORD` sets the property `sasl.password`.\n\n\
+         *This page is derived from the program (`tests/it/docs.rs` checks it).*\n",
+    );
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut section = None;
+    for key in keys::all() {
+        let (of, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
+        if section.as_deref() != Some(of) {
+            let heading = match of {
+                "" => "At the top".to_owned(),
+                "source" => "`[[source]]`".to_owned(),
+                of => format!("`[{of}]`"),
+            };
+            text += &format!("\n## {heading}\n\n| key | default | environment | what it is |\n|---|---|---|---|\n");
+            section = Some(of.to_owned());
+        }
+        let default = match key.path.split_once('.') {
+            Some(("source", name)) => {
+                toml::Table::try_from(dashlight::config::Source::default()).unwrap().get(name).cloned()
+            }
+            _ => key.path.split('.').try_fold(toml::Value::Table(defaults.clone()), |v, name| v.get(name).cloned()),
+        };
+        let default = default.map_or("not set".to_owned(), |value| format!("`{value}`").replace("`{}`", "none"));
+        let variable = key.variable().map_or(String::new(), |variable| format!("`{variable}`"));
+        let doc = key.field.paragraph().replace('|', "\\|");
+        text += &format!("| `{name}` | {default} | {variable} | {doc} |\n");
+    }
+    must_be("docs/configuration.md", &text);
+}
