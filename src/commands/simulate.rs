@@ -5,8 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::failure::Failure;
 use crate::simulate::labels::LabelWriter;
+use crate::simulate::link::{Link, LinkOptions, Qos};
+use crate::simulate::live::{self, LiveOptions, Outcome};
 use crate::simulate::{DEFAULT_FAULTS, Faults, Fleet, FleetOptions, car_name, sensor};
 use crate::telemetry::file::{FileError, FileWriter, Label, LabelKind};
 use crate::telemetry::{Schema, time};
@@ -47,13 +51,19 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Time of the file's first reading: seconds since 1970, or 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", requires = "csv", default_value = "2026-01-01T00:00:00Z")]
+    #[arg(long, value_name = "TIME", conflicts_with = "mqtt", default_value = "2026-01-01T00:00:00Z")]
     start: String,
+    /// MQTT connections that the cars share; without it one a car, but at most 100
+    #[arg(long, value_name = "N", conflicts_with = "csv", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connections: Option<u32>,
+    /// MQTT quality of service
+    #[arg(long, value_name = "0|1|2", conflicts_with = "csv", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+    qos: u8,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let fleet = Fleet::new(&FleetOptions {
+    let fleet_options = FleetOptions {
         cars: args.cars,
         rate: args.rate,
         faults: args.faults,
@@ -62,22 +72,139 @@ pub fn run(args: Args) -> Result<(), Failure> {
         only_fault: args.only_fault.clone(),
         duration: args.duration,
         labels: args.labels.is_some(),
-    })
-    .map_err(Failure::usage)?;
+    };
     match &args.csv {
-        Some(file) => to_file(&args, fleet, file),
-        None => Err(Failure::running("publishing a simulated fleet comes with the next landing; --csv works")),
+        Some(file) => to_file(&args, Fleet::new(&fleet_options).map_err(Failure::usage)?, file),
+        None => to_broker(&args, fleet_options),
     }
 }
 
+/// How long a run that was stopped waits for acknowledgements.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the labels are written, and how far behind the fleet is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Sees to it that Ctrl-C and SIGTERM end the run in good order, and only set this.
-fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn stop_on_signal() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::running(format!("signals cannot be caught: {error}")))?;
     }
     Ok(stop)
+}
+
+/// A runtime for one command's connections.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::running(format!("the system gives no event loop: {error}")))
+}
+
+/// `HOST:PORT`, or a sentence.
+pub(super) fn checked_address(address: &str) -> Result<String, Failure> {
+    let bare = address.strip_prefix("mqtt://").unwrap_or(address);
+    match bare.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(bare.to_owned()),
+        _ => Err(Failure::usage(format!("--mqtt {address:?} is no address: write HOST:PORT, such as localhost:1883"))),
+    }
+}
+
+fn to_broker(args: &Args, fleet: FleetOptions) -> Result<(), Failure> {
+    let address = checked_address(args.mqtt.as_deref().unwrap_or_default())?;
+    let qos = Qos::level(args.qos).unwrap_or_default();
+    if args.duration.is_some_and(|duration| live::readings_in(duration, args.rate) == 0) {
+        return Err(nothing_to_do(args));
+    }
+    // What is wrong with the fleet is said before anything is connected or overwritten.
+    Fleet::new(&FleetOptions { cars: 1.min(fleet.cars), ..fleet.clone() }).map_err(Failure::usage)?;
+    let mut labels = Labels::create(args)?;
+    let stop = stop_on_signal()?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        // Once, to say at once if nobody is there; from then on connections are made again as often as it takes.
+        let client_id = format!("dashlight-{}", std::process::id());
+        let mut first = Link::new(LinkOptions { address: address.clone(), client_id, qos: Qos::AtMostOnce });
+        first.connect().await.map_err(Failure::running)?;
+        first.close(Instant::now()).await;
+
+        let connections = args.connections.map(|n| n as usize);
+        let live = live::start(LiveOptions { address, fleet, connections, qos }, &tokio::runtime::Handle::current())
+            .map_err(Failure::usage)?;
+        let begun = Instant::now();
+        let mut furthest_behind = Duration::ZERO;
+        let mut stopped = false;
+        let finished = live.finished();
+        tokio::pin!(finished);
+        let outcome = loop {
+            let outcome = tokio::select! {
+                outcome = &mut finished => Some(outcome),
+                () = tokio::time::sleep(LOOK) => None,
+            };
+            labels.write(&live.take_labels())?;
+            furthest_behind = furthest_behind.max(live.behind());
+            if let Some(outcome) = outcome {
+                break outcome;
+            }
+            if stop.load(Ordering::Relaxed) && !stopped {
+                stopped = true;
+                live.ask_to_stop(PATIENCE);
+            }
+        };
+        labels.finish(&live.take_labels())?;
+        let behind = match furthest_behind {
+            behind if behind < Duration::from_millis(100) => String::new(),
+            behind => format!(", at most {:.1} s behind its timetable", behind.as_secs_f64()),
+        };
+        let Outcome { published, acknowledged, settled } = outcome;
+        let acknowledged = if qos == Qos::AtMostOnce { String::new() } else { format!(", {acknowledged} acknowledged") };
+        let seconds = begun.elapsed().as_secs_f64();
+        eprintln!(
+            "dashlight: {} cars, {} connections: {published} readings published{acknowledged} in {seconds:.1} s{behind}",
+            live.cars(),
+            live.connections()
+        );
+        match settled {
+            true => Ok(()),
+            false => Err(Failure::running(match live.trouble() {
+                Some(trouble) => format!("not everything was acknowledged: {trouble}"),
+                None => format!("not everything was acknowledged within {} s", PATIENCE.as_secs()),
+            })),
+        }
+    })
+}
+
+fn nothing_to_do(args: &Args) -> Failure {
+    Failure::usage(format!(
+        "--for {} at {} Hz is not one reading: make one of them greater",
+        humantime::format_duration(args.duration.unwrap_or_default()),
+        args.rate
+    ))
+}
+
+/// The labels file, if one is wanted.
+struct Labels(Option<(LabelWriter<std::io::BufWriter<std::fs::File>>, PathBuf)>);
+
+impl Labels {
+    fn create(args: &Args) -> Result<Self, Failure> {
+        let Some(path) = &args.labels else { return Ok(Labels(None)) };
+        let writer = LabelWriter::create(path).map_err(|error| {
+            Failure::usage(format!("{}: {error}; give --labels a file that can be written", path.display()))
+        })?;
+        Ok(Labels(Some((writer, path.clone()))))
+    }
+
+    fn write(&mut self, labels: &[crate::simulate::Label]) -> Result<(), Failure> {
+        let Some((writer, path)) = &mut self.0 else { return Ok(()) };
+        writer.write(labels).map_err(|error| Failure::running(format!("{}: {error}", path.display())))
+    }
+
+    fn finish(mut self, labels: &[crate::simulate::Label]) -> Result<(), Failure> {
+        self.write(labels)?;
+        let Some((writer, path)) = self.0 else { return Ok(()) };
+        writer.finish().map_err(|error| Failure::running(format!("{}: {error}", path.display())))
+    }
 }
 
 fn to_file(args: &Args, mut fleet: Fleet, file: &Path) -> Result<(), Failure> {
@@ -87,24 +214,17 @@ fn to_file(args: &Args, mut fleet: Fleet, file: &Path) -> Result<(), Failure> {
     let start = time::parse(&args.start).ok_or_else(|| {
         Failure::usage(format!("--start {:?} is no time: seconds since 1970, or 2026-01-31T12:00:00Z", args.start))
     })?;
-    let rounds = (duration.as_secs_f64() * args.rate + 1e-6).floor();
-    if rounds < 1.0 {
-        return Err(Failure::usage(format!(
-            "--for {} at {} Hz is not one reading: make one of them greater",
-            humantime::format_duration(duration),
-            args.rate
-        )));
+    let rounds = live::readings_in(duration, args.rate);
+    if rounds == 0 {
+        return Err(nothing_to_do(args));
     }
     let stop = stop_on_signal()?;
     let names: Vec<String> = Schema::car_sensors().sensors().iter().map(|sensor| sensor.name.clone()).collect();
     let cars: Vec<String> = (0..fleet.len()).map(car_name).collect();
     let mut out = FileWriter::create(file, &names, LabelKind::Failures).map_err(cannot_create)?;
-    let mut labels = match &args.labels {
-        Some(path) => Some((LabelWriter::create(path).map_err(|error| unwritable(path, &error, true))?, path)),
-        None => None,
-    };
+    let mut labels = Labels::create(args)?;
     let (mut row, mut failures) = ([0.0; sensor::COUNT], String::new());
-    'rounds: for round in 0..rounds as u64 {
+    'rounds: for round in 0..rounds {
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -119,21 +239,13 @@ fn to_file(args: &Args, mut fleet: Fleet, file: &Path) -> Result<(), Failure> {
                 done => done.map_err(Failure::running)?,
             }
         }
-        if let Some((labels, path)) = &mut labels {
-            labels.write(&fleet.take_labels()).map_err(|error| unwritable(path, &error, false))?;
-        }
+        labels.write(&fleet.take_labels())?;
     }
     match out.finish() {
         Err(FileError::Io { error, .. }) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         done => done.map_err(Failure::running)?,
     }
-    if let Some((mut labels, path)) = labels {
-        labels
-            .write(&fleet.finish())
-            .and_then(|()| labels.finish())
-            .map_err(|error| unwritable(path, &error, false))?;
-    }
-    Ok(())
+    labels.finish(&fleet.finish())
 }
 
 /// Writes the ids of `faults` to `text`, blank-separated.
@@ -149,12 +261,4 @@ fn name_faults(text: &mut String, faults: Faults) {
 
 fn cannot_create(error: FileError) -> Failure {
     Failure::usage(format!("{error}; give --csv a file that can be written"))
-}
-
-fn unwritable(path: &Path, error: &std::io::Error, at_start: bool) -> Failure {
-    if at_start {
-        Failure::usage(format!("{}: {error}; give --labels a file that can be written", path.display()))
-    } else {
-        Failure::running(format!("{}: {error}", path.display()))
-    }
 }

@@ -10,7 +10,7 @@ use super::sensor::{Row, quantise};
 const IN_MOTION: f32 = 3.0;
 
 /// What all cars of a fleet have in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub clock: Clock,
     /// Seconds between two readings of a car.
@@ -166,6 +166,14 @@ impl Car {
         match &self.fate {
             Fate::Has { fault, .. } => Faults(1 << fault.kind),
             _ => Faults::default(),
+        }
+    }
+
+    /// As [`Car::faults`], and the one an operator gave it that has yet to show.
+    pub fn known_faults(&self) -> Faults {
+        match &self.fate {
+            Fate::Waiting { fault, wanted: true } => Faults(1 << fault.kind),
+            _ => self.faults(),
         }
     }
 

@@ -27,6 +27,8 @@ const REGENERATION: f32 = 20_000.0;
 const CAPACITY: f64 = 190.0 * 3_600.0;
 /// Charge below which a driver looks for a charger.
 const LOW_CHARGE: f64 = 0.2;
+/// Charge at which one stops wherever one is.
+const NO_CHARGE: f64 = 0.08;
 /// The firmware most cars run, and the one some have not left.
 pub(crate) const FIRMWARE: [f32; 2] = [2000.0, 1000.0];
 
@@ -245,8 +247,9 @@ impl Drive {
         let h = clock.tick;
         self.seconds += f64::from(h);
         self.left -= h;
-        let full = self.activity == Activity::Charging && self.charge > 0.93;
-        if self.left <= 0.0 || full {
+        let charging = self.activity == Activity::Charging;
+        let (full, empty) = (charging && self.charge > 0.93, !charging && !keep_going && self.charge < NO_CHARGE);
+        if self.left <= 0.0 || full || empty {
             self.next_activity(keep_going);
         }
         self.intent_left -= h;

@@ -124,6 +124,8 @@ enum Machine {
 #[derive(Debug)]
 pub struct Fleet {
     cars: Vec<Machine>,
+    /// Its place among the parts of a fleet that was split, and how many there are.
+    part: (usize, usize),
     terms: Terms,
     keep_labels: bool,
     labels: Vec<Label>,
@@ -160,7 +162,31 @@ impl Fleet {
             true => Machine::Original(Box::new(OriginalCar::new(options.seed, number, &terms))),
             false => Machine::Ours(Box::new(Car::new(options.seed, number, &terms))),
         });
-        Ok(Fleet { cars: cars.collect(), terms, keep_labels: options.labels, labels: Vec::new() })
+        Ok(Fleet { cars: cars.collect(), part: (0, 1), terms, keep_labels: options.labels, labels: Vec::new() })
+    }
+
+    /// Deals the cars out to `parts` fleets in turn, for as many owners. In part p, car n is car `n * parts + p` of the whole.
+    pub fn split(self, parts: usize) -> Vec<Fleet> {
+        let parts = parts.clamp(1, self.cars.len());
+        let mut dealt: Vec<Fleet> = (0..parts)
+            .map(|part| Fleet {
+                cars: Vec::with_capacity(self.cars.len().div_ceil(parts)),
+                part: (part, parts),
+                terms: self.terms.clone(),
+                keep_labels: self.keep_labels,
+                labels: Vec::new(),
+            })
+            .collect();
+        for (number, car) in self.cars.into_iter().enumerate() {
+            dealt[number % parts].cars.push(car);
+        }
+        dealt
+    }
+
+    /// The number in the whole fleet of car `car` of this part of it.
+    pub fn number(&self, car: usize) -> usize {
+        let (part, parts) = self.part;
+        car * parts + part
     }
 
     /// How many cars there are.
@@ -219,7 +245,7 @@ impl Fleet {
                 this.break_down(kind);
                 None
             }
-            None => return Err(FleetError::Car(car_name(car))),
+            None => return Err(FleetError::Car(car_name(self.number(car)))),
         };
         if let Some(span) = ended {
             self.record(car, span);
@@ -238,14 +264,14 @@ impl Fleet {
                 }
                 Ok(repaired)
             }
-            None => Err(FleetError::Car(car_name(car))),
+            None => Err(FleetError::Car(car_name(self.number(car)))),
         }
     }
 
-    /// The faults a car has, as of its latest reading.
+    /// The faults a car has as of its latest reading, or was given since.
     pub fn faults_of(&self, car: usize) -> Faults {
         match self.cars.get(car) {
-            Some(Machine::Ours(this)) => this.faults(),
+            Some(Machine::Ours(this)) => this.known_faults(),
             Some(Machine::Original(this)) => this.faults(),
             None => Faults::default(),
         }
@@ -274,6 +300,7 @@ impl Fleet {
     fn record(&mut self, car: usize, span: Span) {
         if self.keep_labels {
             let Span { kind, onset, end, severity, sensors } = span;
+            let car = self.number(car);
             self.labels.push(Label { car, kind, onset, end, severity, sensors });
         }
     }

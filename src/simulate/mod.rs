@@ -10,6 +10,8 @@
 //! | [`fault`] | the table of faults, and what each does to a reading |
 //! | `faithful` | the original demo's recurrences |
 //! | [`labels`] | the labels file |
+//! | [`live`] | the fleet as MQTT publishers |
+//! | [`link`] | one publishing MQTT connection |
 //! | [`sensor`] | the sensors by position |
 
 mod car;
@@ -19,6 +21,8 @@ mod faithful;
 pub mod fault;
 pub mod fleet;
 pub mod labels;
+pub mod link;
+pub mod live;
 pub mod sensor;
 
 pub use fault::{FaultClass, FaultKind, KINDS, Onset, faults};
