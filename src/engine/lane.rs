@@ -76,6 +76,8 @@ pub struct Lane {
     shard: Shard,
     /// By car, like the shard's.
     states: Vec<detect::CarState>,
+    /// By car too: the Kafka partition its readings come from.
+    partitions: Vec<i32>,
     open: FxHashMap<u32, Open>,
     closed: VecDeque<(u32, Episode)>,
     labels: Vec<String>,
@@ -111,6 +113,7 @@ impl Lane {
             threshold,
             scores,
             states: Vec::new(),
+            partitions: Vec::new(),
             open: FxHashMap::default(),
             closed: VecDeque::new(),
             labels: schema.sensors().iter().map(|sensor| sensor.label.to_lowercase()).collect(),
@@ -145,7 +148,7 @@ impl Lane {
 
     /// Takes a record in, to be judged with the batch. The error is the reason for its dead letter.
     pub fn decode(&mut self, record: &Record<'_>) -> Result<(), String> {
-        let Lane { batch, codec, shard, states, detector, .. } = self;
+        let Lane { batch, codec, shard, states, partitions, detector, .. } = self;
         batch.try_push(|row| {
             let decoded = codec.decode(record.payload, row).map_err(|error| error.to_string())?;
             let key = match (&decoded.car, record.key) {
@@ -156,6 +159,7 @@ impl Lane {
             let (car, new) = shard.car(key).map_err(|full| full.to_string())?;
             if new {
                 states.push(detector.car(Some(&shard.cars()[car as usize].name)));
+                partitions.push(record.partition);
             }
             let time_ms =
                 decoded.time_ms.filter(|&time| time <= record.received_ms + AHEAD_MS).unwrap_or(record.received_ms);
@@ -228,6 +232,19 @@ impl Lane {
         }
         self.forget();
         letters
+    }
+
+    /// Lets go of the cars of a partition that another process reads from now on. Not while readings wait.
+    pub fn release(&mut self, partition: i32) {
+        debug_assert!(self.batch.is_empty(), "readings name cars by number");
+        let mut of = self.partitions.iter().copied();
+        let moved = self.shard.retain(|_| of.next() != Some(partition));
+        let kept = |n: u32| moved.get(n as usize).copied().flatten();
+        let mut n = 0..;
+        self.states.retain(|_| n.next().and_then(kept).is_some());
+        self.partitions.retain(|&of| of != partition);
+        self.open = self.open.drain().filter_map(|(car, open)| Some((kept(car)?, open))).collect();
+        self.closed = self.closed.drain(..).filter_map(|(car, episode)| Some((kept(car)?, episode))).collect();
     }
 
     fn forget(&mut self) {
@@ -426,3 +443,7 @@ fn blame(blame: &detect::SensorBlame) -> Blame {
     let detect::SensorBlame { sensor, value, expected, sigma, share } = *blame;
     Blame { sensor, value, expected, sigma, share }
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

@@ -206,12 +206,6 @@ impl Worker {
         add(&counters.consumed, polled.records as u64);
         add(&counters.duplicates, duplicates);
         add(&counters.undecodable, undecodable);
-        for (topic, partition) in &polled.revoked {
-            // If it comes back, another process may have gone on with it, from where that one stopped.
-            if let Some(n) = lanes.iter().position(|lane| **lane.topic() == **topic) {
-                state.next.remove(&(n, *partition));
-            }
-        }
         if polled.skipped > 0 {
             tracing::warn!(
                 "{} records were gone from Kafka before they were read: its retention is too short",
@@ -234,6 +228,13 @@ impl Worker {
                     }
                     state.latency.record(received, now_ms(), count);
                 }
+            }
+        }
+        for (topic, partition) in &polled.revoked {
+            if let Some(n) = self.lanes.iter().position(|lane| **lane.topic() == **topic) {
+                // If it comes back, it is read from where the other process stopped.
+                self.state.next.remove(&(n, *partition));
+                self.lanes[n].release(*partition);
             }
         }
         polled.records

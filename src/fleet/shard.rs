@@ -203,7 +203,7 @@ impl Shard {
 
     /// Keeps only the cars that `keep` says (the others went to another process, with their partitions). Answers, for each old
     /// number, the new one.
-    pub fn retain(&mut self, keep: impl Fn(&Car) -> bool) -> Vec<Option<u32>> {
+    pub fn retain(&mut self, mut keep: impl FnMut(&Car) -> bool) -> Vec<Option<u32>> {
         let width = self.schema.width();
         let mut moved = Vec::with_capacity(self.cars.len());
         let mut kept = Vec::new();
