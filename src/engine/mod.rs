@@ -41,6 +41,7 @@ use crate::model::{Model, ModelError};
 use crate::mqtt::bridge::{Bridge, BridgeOptions, Broker};
 use crate::mqtt::gate::{Gate, GateOptions};
 use crate::mqtt::{Intake, MqttError};
+use crate::simulate::{FleetOptions, Qos, live};
 use crate::telemetry::codec::{Codec, CodecError};
 use ask::Asker;
 use counts::Counters;
@@ -216,6 +217,10 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
 
         let cars = config.simulated_cars();
+        let live = match &gate {
+            Some(gate) if cars > 0 => Some(start_fleet(config, gate, &runtime)?),
+            _ => None,
+        };
         let (model, threshold) =
             models.first().map_or_else(Default::default, |(name, threshold, _)| (name.clone(), threshold.clone()));
         let path = Path {
@@ -232,6 +237,7 @@ impl Engine {
             cluster,
             gate,
             bridges,
+            live: live.into(),
         };
         let engine = Engine {
             runtime,
@@ -285,7 +291,13 @@ impl Engine {
     /// Stops taking messages, waits until what was taken is judged and written, and says what went where.
     pub fn stop(self) -> Result<Summary, EngineError> {
         let Engine { runtime, path, asker, worker, orders, producer, counters, events_dropped, started, .. } = self;
+        let live = path.live.write().take();
         runtime.block_on(async {
+            if let Some(live) = live
+                && !live.stop(PATIENCE).await.settled
+            {
+                tracing::warn!("some simulated readings were never acknowledged");
+            }
             for bridge in &path.bridges {
                 bridge.stop(PATIENCE).await;
             }
@@ -408,6 +420,26 @@ fn start_bridge(
         options.client_id.clone_from(&config.mqtt.client_id);
     }
     Ok(Bridge::start(options, intake, runtime.handle())?)
+}
+
+fn start_fleet(config: &Config, gate: &Gate, runtime: &Runtime) -> Result<live::Live, EngineError> {
+    let Some(broker) = gate.addresses().first() else {
+        return Err(EngineError::Simulate("there is no broker to publish to".into()));
+    };
+    let options = live::LiveOptions {
+        address: broker.to_string(),
+        fleet: FleetOptions {
+            cars: config.simulated_cars(),
+            rate: config.simulate.rate,
+            faults: config.simulate.faults,
+            // Without a seed, another fleet at each start.
+            seed: config.simulate.seed.unwrap_or_else(|| now_ms() as u64),
+            ..FleetOptions::default()
+        },
+        connections: config.simulate.connections,
+        qos: Qos::AtLeastOnce,
+    };
+    live::start(options, runtime.handle()).map_err(|error| EngineError::Simulate(error.to_string()))
 }
 
 fn source_words(bridges: &[Bridge], cars: usize) -> String {

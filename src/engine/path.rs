@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use super::counts::Counters;
 use super::view::{Millis, SchemaView, Warning};
 use crate::kafka::{Cluster, Health};
 use crate::mqtt::bridge::{Bridge, BridgeStatus};
 use crate::mqtt::gate;
+use crate::simulate::{faults, live};
 
 /// Everything a snapshot says that is not about cars. Shared; what changes in it changes itself.
 pub struct Path {
@@ -37,6 +40,8 @@ pub struct Path {
     pub gate: Option<gate::Gate>,
     /// Clients of external brokers.
     pub bridges: Vec<Bridge>,
+    /// The simulated fleet, once it drives. Behind a lock because it starts last and stops first; never taken on the hot path.
+    pub live: RwLock<Option<live::Live>>,
 }
 
 impl Path {
@@ -62,6 +67,9 @@ impl Path {
         if let Health::Away { since, reason } = self.cluster.health() {
             return Some(format!("Kafka away for {}: {reason}", words(since.elapsed())));
         }
+        if let Some(trouble) = self.live.read().as_ref().and_then(live::Live::trouble) {
+            return Some(format!("simulated fleet: {trouble}"));
+        }
         self.bridges.iter().find_map(|bridge| match bridge.status() {
             BridgeStatus::Connected => None,
             BridgeStatus::Away { since, .. } => {
@@ -78,12 +86,35 @@ impl Path {
 
     /// The faults a simulated car can be given.
     pub fn faults(&self) -> Arc<[(String, String)]> {
-        Arc::new([])
+        if self.live.read().is_none() {
+            return Arc::new([]);
+        }
+        faults().iter().map(|fault| (fault.id.to_owned(), fault.label.to_owned())).collect()
     }
 
     /// The fault a simulated car has now.
-    pub fn fault_of(&self, _car: &str) -> Option<String> {
-        None
+    pub fn fault_of(&self, car: &str) -> Option<String> {
+        Some(self.live.read().as_ref()?.fault_of(car)?.label.to_owned())
+    }
+
+    /// Gives a simulated car a fault; answers in a sentence.
+    pub fn break_car(&self, car: &str, fault: &str) -> String {
+        self.on_live(|live| match live.break_car(car, fault) {
+            Ok(()) => format!("{car}: {fault}"),
+            Err(error) => error.to_string(),
+        })
+    }
+
+    /// Repairs a simulated car; answers in a sentence.
+    pub fn repair(&self, car: &str) -> String {
+        self.on_live(|live| match live.repair(car) {
+            Ok(()) => format!("{car} is being repaired"),
+            Err(error) => error.to_string(),
+        })
+    }
+
+    fn on_live(&self, act: impl FnOnce(&live::Live) -> String) -> String {
+        self.live.read().as_ref().map_or_else(|| "only simulated cars can be broken and repaired".to_owned(), act)
     }
 }
 

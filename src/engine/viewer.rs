@@ -232,9 +232,8 @@ impl State {
 
     async fn execute(&mut self, command: Command) {
         let reply = match &command {
-            Command::Break { .. } | Command::Repair { .. } => {
-                "only simulated cars can be broken and repaired".to_owned()
-            }
+            Command::Break { car, fault } => self.viewer.path.break_car(car, fault),
+            Command::Repair { car } => self.viewer.path.repair(car),
             Command::Acknowledge { car }
             | Command::Mute { car, .. }
             | Command::Unmute { car }
