@@ -533,12 +533,7 @@ impl FileWriter {
         debug_assert_eq!(values.len(), self.sensors, "a value or a gap for each sensor");
         let labels = self.labels;
         self.put(|out| {
-            let (sign, size) = (if time_ms < 0 { "-" } else { "" }, time_ms.unsigned_abs());
-            write!(out, "{sign}{}", size / 1000)?;
-            if size % 1000 != 0 {
-                write!(out, ".{:03}", size % 1000)?;
-            }
-            write!(out, ",{}", quoted(car))?;
+            write!(out, "{},{}", time::Seconds(time_ms), quoted(car))?;
             for value in values {
                 if value.is_finite() {
                     write!(out, ",{value}")?;

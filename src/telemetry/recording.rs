@@ -61,8 +61,13 @@ impl Recording {
         self.runs.chunk_by(|a, b| a.car == b.car).count()
     }
 
-    /// Parts it into what is learned from and what is held out to judge the learning: of ten cars or more a fifth of the
-    /// cars (drawn by `seed`), of fewer the last fifth of each run's time.
+    /// Whether so many cars are a fleet, of which some can stand for all; fewer are known one by one.
+    pub fn is_fleet(&self) -> bool {
+        self.cars() >= FLEET
+    }
+
+    /// Parts it into what is learned from and what is held out to judge the learning: of a fleet a fifth of the cars
+    /// (drawn by `seed`), of fewer the last fifth of each run's time.
     pub fn hold_out(self, seed: u64) -> (Recording, Recording) {
         let width = self.width;
         let mut names: Vec<(u64, &str)> =
@@ -70,7 +75,7 @@ impl Recording {
         names.sort_unstable();
         names.dedup();
         let (mut learn, mut held) = (Vec::new(), Vec::new());
-        if names.len() >= 10 {
+        if names.len() >= FLEET {
             let cutoff = names[names.len().div_ceil(5) - 1].0;
             for run in self.runs {
                 let out = mix(hash(run.car.as_bytes()), seed) <= cutoff;
@@ -90,6 +95,8 @@ impl Recording {
     }
 }
 
+/// So many cars are a fleet.
+const FLEET: usize = 50;
 /// Rows that are kept or forgotten together once single cars are thinned out.
 const BLOCK: usize = 512;
 /// Cars are forgotten before time, until so few are left.

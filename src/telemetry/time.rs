@@ -113,6 +113,21 @@ pub fn format(time_ms: i64) -> String {
     )
 }
 
+/// A moment in seconds since the Unix epoch, with milliseconds only where there are any: `1567606196.5` is `1567606196.500`.
+#[derive(Debug, Clone, Copy)]
+pub struct Seconds(
+    /// Milliseconds since the Unix epoch.
+    pub i64,
+);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (sign, size) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        write!(f, "{sign}{}", size / 1000)?;
+        if size % 1000 == 0 { Ok(()) } else { write!(f, ".{:03}", size % 1000) }
+    }
+}
+
 fn days_in(year: i64, month: i64) -> i64 {
     match month {
         4 | 6 | 9 | 11 => 30,
@@ -201,6 +216,9 @@ mod tests {
         #[test]
         fn a_moment_written_is_the_moment_read(time_ms in -62_135_596_800_000i64..253_402_300_800_000) {
             proptest::prop_assert_eq!(parse(&format(time_ms)), Some(time_ms));
+            if time_ms.abs() < 100_000_000_000_000 {
+                proptest::prop_assert_eq!(parse(&Seconds(time_ms).to_string()), Some(time_ms));
+            }
         }
 
         #[test]
