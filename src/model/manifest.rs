@@ -30,6 +30,9 @@ pub struct ManifestError {
 pub struct Manifest {
     /// The model's name.
     pub name: String,
+    /// CRC-32 of the ONNX file it belongs to, in hexadecimal; tells a pair that was torn apart. Not needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnx_crc32: Option<String>,
     /// In what shape readings go into the graph.
     #[serde(default)]
     pub input: Input,
@@ -200,6 +203,7 @@ impl Manifest {
         let sensors = (1..=width).map(|n| SensorEntry::of(&Sensor::named(format!("v{n:03}")), 0.0, 1.0)).collect();
         Manifest {
             name: name.to_owned(),
+            onnx_crc32: None,
             input: Input::default(),
             output: Output::default(),
             threshold: None,
@@ -238,6 +242,11 @@ impl Manifest {
         Ok(())
     }
 
+    /// Whether it belongs to this ONNX file; a manifest that does not say belongs to any.
+    pub fn belongs_to(&self, onnx: &[u8]) -> bool {
+        self.onnx_crc32.as_ref().is_none_or(|crc| crc.eq_ignore_ascii_case(&crc32(onnx)))
+    }
+
     /// The manifest as TOML: the same manifest makes the same bytes.
     pub fn write(&self) -> Result<String, ManifestError> {
         toml::to_string(self).map_err(|error| ManifestError {
@@ -273,6 +282,13 @@ impl Manifest {
         self.calibration = Some(table);
         Ok(())
     }
+}
+
+/// CRC-32 in eight hexadecimal digits.
+pub fn crc32(bytes: &[u8]) -> String {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    format!("{:08x}", crc.sum())
 }
 
 /// A parser's message as one sentence; of an unknown key, with the nearest known one.

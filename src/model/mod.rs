@@ -129,6 +129,15 @@ impl Model {
             Some(text) => Some(Manifest::read(&file.with_extension("toml"), text)?),
             None => None,
         };
+        if manifest.as_ref().is_some_and(|manifest| !manifest.belongs_to(onnx)) {
+            return Err(ModelError::Manifest(ManifestError {
+                file: shown(&file.with_extension("toml")),
+                line: None,
+                sentence: "it belongs to another ONNX file than the one beside it: bring the pair together again, or take the \
+                           key `onnx_crc32` out if the ONNX file was changed on purpose"
+                    .into(),
+            }));
+        }
         let wanted = match &manifest {
             Some(manifest) => Wanted {
                 width: Some(manifest.sensors.len()),
@@ -288,3 +297,6 @@ fn shown(file: &Path) -> String {
 pub fn manifest_path(onnx: &Path) -> PathBuf {
     onnx.with_extension("toml")
 }
+
+#[cfg(test)]
+mod tests;

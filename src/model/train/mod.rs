@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use self::network::{Adam, Network, Trace, below, unit};
 use self::scaling::Scaling;
-use super::manifest::{Input, Manifest, Output, Provenance, SensorEntry};
+use super::manifest::{Input, Manifest, Output, Provenance, SensorEntry, crc32};
 use crate::telemetry::{Recording, Schema};
 
 /// Fewest readings to learn from.
@@ -174,9 +174,11 @@ pub fn learn(
     if !held_out_loss.is_finite() {
         return Err(TrainError::Diverged);
     }
+    let onnx = onnx::write(&options.name, &network, &scaling);
     let sensors = schema.sensors().iter().zip(&scaling);
     let manifest = Manifest {
         name: options.name.clone(),
+        onnx_crc32: Some(crc32(&onnx)),
         input: Input::default(),
         output: Output::default(),
         threshold: None,
@@ -195,7 +197,7 @@ pub fn learn(
         calibration: None,
     };
     let constant = sensors.filter(|(_, scaling)| !scaling.varies).map(|(sensor, _)| sensor.name.clone()).collect();
-    Ok(Learned { onnx: onnx::write(&options.name, &network, &scaling), manifest, constant })
+    Ok(Learned { onnx, manifest, constant })
 }
 
 /// Six decimals: as many as mean anything, and a manifest that can be read. Nothing was learned: not a loss of zero.

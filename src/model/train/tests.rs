@@ -100,7 +100,7 @@ fn a_constant_and_an_absent_sensor_are_left_alone() {
 
 #[test]
 fn what_cannot_be_learned_is_refused() {
-    assert_eq!(train(&waves(2, |_, _| 1.0), &options(1)).unwrap_err(), TrainError::TooFew(18));
+    assert_eq!(train(&waves(2, |_, _| 1.0), &options(1)).unwrap_err(), TrainError::TooFew(24));
     let mut recorder = Recorder::new(4, usize::MAX, 0);
     for n in 0..100 {
         recorder.push("c", n, &[1.0, 2.0, f32::NAN, 3.0]);
