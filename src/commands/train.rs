@@ -19,8 +19,6 @@ use crate::text::harmless;
 
 /// Most values (rows times sensors) held in memory: 256 MiB.
 const MOST_VALUES: usize = 64 << 20;
-/// Cars whose own scales are kept in the manifest; a fleet of more is known as a fleet.
-const KNOWN_CARS: usize = 64;
 
 /// Learns a model from unlabelled or normal readings
 ///
@@ -73,6 +71,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
             recording.len()
         );
     }
+    // Of a fleet, other cars are held out than are learned from: what they are like says nothing of each one's own ways. Few
+    // cars are all learned from, and the manifest keeps how each differs.
+    let known_cars = if recording.is_fleet() { 0 } else { recording.cars() };
     let (readings, held_out) = recording.hold_out(args.seed);
     let options = Options { name: name.clone(), seed: args.seed, epochs: args.epochs, hidden: Vec::new() };
     let mut learned = learn(&schema, &readings, &held_out, &options, &stop)?;
@@ -86,7 +87,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         provenance.first = time::format(first_ms);
         provenance.last = time::format(last_ms);
     }
-    calibrate(&mut learned, &schema, &readings, &held_out)?;
+    calibrate(&mut learned, &schema, &readings, &held_out, known_cars)?;
     write(&args.out, &learned)?;
     let provenance = learned.manifest.provenance.unwrap_or_default();
     println!(
@@ -215,6 +216,7 @@ fn calibrate(
     schema: &Schema,
     readings: &Recording,
     held_out: &Recording,
+    known_cars: usize,
 ) -> Result<(), Failure> {
     let text = learned.manifest.write().map_err(Failure::running)?;
     let mut model =
@@ -225,7 +227,7 @@ fn calibrate(
     let held_out = if held_out.is_empty() { readings } else { held_out };
     let width = schema.width();
     let mut expected = Vec::new();
-    let options = detect::Options { known_cars: KNOWN_CARS, ..detect::Options::default() };
+    let options = detect::Options { known_cars, ..detect::Options::default() };
     let calibration = detect::calibrate(schema, &names, &options, |part, each| {
         let recording = if part == detect::Part::HeldOut { held_out } else { readings };
         for run in recording.runs() {

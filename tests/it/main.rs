@@ -6,3 +6,4 @@ mod docs;
 mod house;
 mod run;
 mod support;
+mod train;
