@@ -15,11 +15,11 @@
 mod ask;
 mod counts;
 mod door;
-mod lane;
+pub mod lane;
 mod latency;
-mod order;
+pub mod order;
 mod path;
-mod present;
+pub mod present;
 mod process;
 pub mod records;
 pub mod view;

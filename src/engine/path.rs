@@ -34,14 +34,14 @@ pub struct Path {
     pub started: Millis,
     /// The schemas of all lanes.
     pub schemas: Vec<Arc<SchemaView>>,
-    /// Kafka.
-    pub cluster: Arc<Cluster>,
     /// The embedded broker.
     pub gate: Option<gate::Gate>,
     /// Clients of external brokers.
     pub bridges: Vec<Bridge>,
     /// The simulated fleet, once it drives. Behind a lock because it starts last and stops first; never taken on the hot path.
     pub live: RwLock<Option<live::Live>>,
+    /// Kafka. Last, so that it goes last: whoever writes to it must be gone before an embedded one is.
+    pub cluster: Arc<Cluster>,
 }
 
 impl Path {

@@ -138,6 +138,11 @@ impl CarState {
     /// Severity from which an open episode is critical.
     pub const CRITICAL_FROM: u8 = 70;
 
+    /// Whether there is an open episode that is neither acknowledged nor muted.
+    pub fn is_open(self) -> bool {
+        matches!(self, CarState::Critical | CarState::Warning)
+    }
+
     /// Its word on screen and in JSON.
     pub fn word(self) -> &'static str {
         match self {
