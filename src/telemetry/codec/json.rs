@@ -223,6 +223,8 @@ impl<'a> Scanner<'a> {
     fn rest_of_string(&mut self) -> Result<bool, DecodeError> {
         let mut escapes = false;
         loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            self.at += rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
             match self.next() {
                 Some(b'"') => return Ok(escapes),
                 Some(b'\\') => {
@@ -239,7 +241,6 @@ impl<'a> Scanner<'a> {
                         _ => return Err(self.wrong_before("expected an escape")),
                     }
                 }
-                Some(0x20..) => {}
                 Some(_) => return Err(self.wrong_before("a control character in a string")),
                 None => return Err(self.wrong_before("expected the end of a string")),
             }
