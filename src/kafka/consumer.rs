@@ -72,11 +72,19 @@ pub struct Share {
 /// Belongs to one thread. Dropping it commits what is stored and leaves the group.
 pub struct Consumer {
     native: BaseConsumer<Hearing>,
-    topics: Vec<(Arc<str>, Option<Arc<[Credit]>>)>,
+    topics: Vec<Topic>,
     shared: Arc<Topics>,
     slots: Vec<Slot>,
     /// The slot of the last record: the next one's, nearly always.
     last: usize,
+}
+
+/// A topic that this consumer reads.
+#[derive(Debug)]
+struct Topic {
+    name: Arc<str>,
+    /// Its partitions' credit, if the cluster is embedded.
+    credits: Option<Arc<[Credit]>>,
 }
 
 /// A partition that this consumer reads.
@@ -123,7 +131,7 @@ impl Consumer {
         let native: BaseConsumer<Hearing> =
             BaseConsumer::from_config_and_context(&config, hearing).map_err(|error| KafkaError::client(&error))?;
         let shared = cluster.topics().clone();
-        let named = topics.iter().map(|&topic| (Arc::from(topic), shared.read_here(topic))).collect();
+        let named = topics.iter().map(|&name| Topic { name: name.into(), credits: shared.read_here(name) }).collect();
         let mut consumer = Consumer { native, topics: named, shared, slots: Vec::new(), last: 0 };
         if cluster.is_embedded() {
             consumer.assign(share)?;
@@ -139,13 +147,13 @@ impl Consumer {
         let mut list = TopicPartitionList::new();
         let context = self.native.context().clone();
         let mut heard = context.heard.lock();
-        for (topic, credits) in &self.topics {
+        for Topic { name, credits } in &self.topics {
             for (partition, credit) in credits.iter().flat_map(|credits| credits.iter().enumerate()) {
                 if partition % share.of.max(1) == share.n {
                     let partition = partition as i32;
-                    list.add_partition_offset(topic, partition, Offset::Offset(credit.position()))
+                    list.add_partition_offset(name, partition, Offset::Offset(credit.position()))
                         .map_err(|error| KafkaError::client(&error))?;
-                    heard.changes.push(Change::Assigned(topic.to_string(), partition));
+                    heard.changes.push(Change::Assigned(name.to_string(), partition));
                 }
             }
         }
@@ -195,7 +203,7 @@ impl Consumer {
     pub fn stored(&mut self) {
         let mut list: Option<TopicPartitionList> = None;
         for slot in self.slots.iter_mut().filter(|slot| slot.next > slot.stored) {
-            let (name, credits) = &self.topics[slot.topic];
+            let Topic { name, credits } = &self.topics[slot.topic];
             match credits {
                 Some(credits) => {
                     if let Some(credit) = credits.get(slot.partition as usize) {
@@ -225,7 +233,7 @@ impl Consumer {
         let heard = self.native.context().heard.lock();
         let mut lag = None;
         for slot in &self.slots {
-            let topic = heard.statistics.topics.get(&*self.topics[slot.topic].0);
+            let topic = heard.statistics.topics.get(&*self.topics[slot.topic].name);
             if let Some(end) = topic.and_then(|topic| topic.partitions.get(&slot.partition)).map(|p| p.hi_offset)
                 && end >= 0
             {
@@ -238,7 +246,7 @@ impl Consumer {
     /// Partitions that this consumer reads, and all that its topics have, as far as known.
     pub fn partitions(&self) -> (usize, usize) {
         let all =
-            self.topics.iter().filter_map(|(name, _)| self.shared.get(name)).map(|t| t.partitions() as usize).sum();
+            self.topics.iter().filter_map(|topic| self.shared.get(&topic.name)).map(|t| t.partitions() as usize).sum();
         (self.slots.len(), all)
     }
 
@@ -248,8 +256,8 @@ impl Consumer {
         for change in changes {
             match change {
                 Change::Assigned(name, partition) => {
-                    let Some(topic) = self.topics.iter().position(|(topic, _)| **topic == *name) else { continue };
-                    let (name, credits) = &self.topics[topic];
+                    let Some(topic) = self.topics.iter().position(|topic| *topic.name == *name) else { continue };
+                    let Topic { name, credits } = &self.topics[topic];
                     // Of an embedded cluster we know where we begin; of another one, its group's offset, once it reads.
                     let credit = credits.as_ref().and_then(|credits| credits.get(partition as usize));
                     let next = credit.map_or(-1, Credit::position);
@@ -259,9 +267,9 @@ impl Consumer {
                     polled.assigned.push((name.clone(), partition));
                 }
                 Change::Revoked(name, partition) => {
-                    let Some(topic) = self.topics.iter().position(|(topic, _)| **topic == *name) else { continue };
+                    let Some(topic) = self.topics.iter().position(|topic| *topic.name == *name) else { continue };
                     self.slots.retain(|slot| slot.topic != topic || slot.partition != partition);
-                    polled.revoked.push((self.topics[topic].0.clone(), partition));
+                    polled.revoked.push((self.topics[topic].name.clone(), partition));
                 }
             }
         }
@@ -292,16 +300,16 @@ impl fmt::Debug for Consumer {
 fn slot_of<'s>(
     slots: &'s mut Vec<Slot>,
     last: &mut usize,
-    topics: &[(Arc<str>, Option<Arc<[Credit]>>)],
+    topics: &[Topic],
     message: &BorrowedMessage<'_>,
 ) -> Option<&'s mut Slot> {
     let (name, partition) = (message.topic(), message.partition());
-    let is = |slot: &Slot| slot.partition == partition && *topics[slot.topic].0 == *name;
+    let is = |slot: &Slot| slot.partition == partition && *topics[slot.topic].name == *name;
     if !slots.get(*last).is_some_and(is) {
         *last = match slots.iter().position(is) {
             Some(found) => found,
             None => {
-                let topic = topics.iter().position(|(topic, _)| **topic == *name)?;
+                let topic = topics.iter().position(|topic| *topic.name == *name)?;
                 slots.push(Slot { topic, partition, next: -1, stored: -1 });
                 slots.len() - 1
             }
