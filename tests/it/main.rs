@@ -1,9 +1,13 @@
 //! What crosses modules: the real binary, real sockets, a real terminal. One test binary, so that it links once.
 
+// Clippy's allowance for tests ends at `#[test]`; what tests share is a test too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod cli;
 mod config;
 mod docs;
 mod house;
+mod kafka;
 mod run;
 mod support;
 mod train;
