@@ -11,6 +11,11 @@ use super::{Config, check, file};
 /// The file looked for in the working directory.
 const LOCAL_FILE: &str = "dashlight.toml";
 
+/// How every variable of ours begins.
+const PREFIX: &str = "DASHLIGHT_";
+/// Variables that are no keys.
+const OTHER_VARIABLES: [&str; 2] = ["DASHLIGHT_CONFIG", super::secret::MQTT_PASSWORD];
+
 /// One value given by a flag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
@@ -93,36 +98,23 @@ impl Inputs {
 
     /// Lays `DASHLIGHT_…` over the layers; answers with a sentence for each variable that looks mistyped.
     fn environment_layer(&self, layers: &mut Layers) -> Result<Vec<String>, ConfigError> {
-        const PROPERTIES: &str = "DASHLIGHT_KAFKA_PROPERTIES_";
-        const OTHERS: [&str; 2] = ["DASHLIGHT_CONFIG", super::secret::MQTT_PASSWORD];
         let keys = keys::all();
         let variables: BTreeMap<String, &Key> = keys.iter().filter_map(|key| Some((key.variable()?, key))).collect();
         let mut warnings = Vec::new();
         for (name, value) in &self.environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with("DASHLIGHT_")) else { continue };
-            let origin = Origin::Variable(name.to_owned());
-            let property = name.strip_prefix(PROPERTIES).filter(|property| !property.is_empty());
-            let key = variables.get(name);
-            if property.is_none() && key.is_none() {
-                // Not refused: container platforms invent variables of this form (DASHLIGHT_PORT) for a service of our name.
-                let known = variables.keys().map(String::as_str).chain(OTHERS);
-                if !OTHERS.contains(&name)
-                    && let Some(near) = keys::nearest(
-                        &name.to_lowercase(),
-                        known.map(str::to_lowercase).collect::<Vec<_>>().iter().map(String::as_str),
-                    )
-                {
-                    warnings.push(format!("{name}: no such setting: did you mean {}?", near.to_uppercase()));
-                }
+            let Some((name, rest)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(PREFIX)?))) else {
                 continue;
-            }
-            let Some(text) = value.to_str() else {
-                return Err(ConfigError::BadValue { origin, key: name.to_owned(), why: "is not UTF-8 text".into() });
             };
-            if let Some(property) = property {
-                let property = property.replace('_', ".").to_lowercase();
-                layers.set_property(&property, text, origin);
-            } else if let Some(key) = key {
+            let origin = Origin::Variable(name.to_owned());
+            let text = value.to_str().ok_or_else(|| ConfigError::BadValue {
+                origin: origin.clone(),
+                key: name.to_owned(),
+                why: "is not UTF-8 text".into(),
+            });
+            if let Some(property) = rest.strip_prefix("KAFKA_PROPERTIES_") {
+                layers.set_property(&property.replace('_', ".").to_lowercase(), text?, origin);
+            } else if let Some(key) = variables.get(name) {
+                let text = text?;
                 if text.is_empty() && !matches!(key.field.kind, Kind::Text | Kind::Texts) {
                     continue;
                 }
@@ -133,6 +125,12 @@ impl Inputs {
                     wanted: key.field.kind.wanted().replace(" in quotes", ""),
                 })?;
                 layers.set(&key.path, value, origin);
+            } else if !OTHER_VARIABLES.contains(&name) {
+                // Not refused: container platforms invent variables of this form (DASHLIGHT_PORT) for a service of our name.
+                let known = variables.keys().map(String::as_str).chain(OTHER_VARIABLES);
+                if let Some(near) = keys::nearest(rest, known.filter_map(|name| name.strip_prefix(PREFIX))) {
+                    warnings.push(format!("{name}: no such setting: did you mean {PREFIX}{near}?"));
+                }
             }
         }
         Ok(warnings)

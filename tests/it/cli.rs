@@ -2,9 +2,13 @@
 
 use std::process::{Command, Output, Stdio};
 
-/// The real binary in an empty directory, with an empty environment.
+use tempfile::TempDir;
+
+use crate::support::{Headless, assert_adds_up, dashlight};
+
+/// The real binary in an empty directory.
 struct Cli {
-    directory: tempfile::TempDir,
+    directory: TempDir,
 }
 
 impl Cli {
@@ -18,12 +22,8 @@ impl Cli {
     }
 
     fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dashlight"));
-        command.args(arguments.split_whitespace()).current_dir(self.directory.path()).stdin(Stdio::null());
-        command
-            .env_clear()
-            .env("HOME", self.directory.path())
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let mut command = dashlight(&self.directory);
+        command.args(arguments.split_whitespace());
         command
     }
 
@@ -175,4 +175,29 @@ fn doctor_reports_a_bad_configuration_as_a_failed_check() {
     assert_eq!(report["failed"], 1);
     assert_eq!(report["checks"][0]["state"], "fail");
     assert!(report["checks"][0]["text"].as_str().unwrap().contains("dashlight.toml:2: unknown key `kafka.gruop`"));
+}
+
+#[test]
+fn a_stdout_that_is_no_terminal_is_headless_one_json_object_a_line() {
+    let cli = Cli::new();
+    // No command at all: what `dashlight run` does.
+    let output = cli.run("--mqtt-listen 127.0.0.1:0 --simulate 20 --rate 5 --seed 3 --for 3s");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let (summary, events) = lines.split_last().unwrap();
+    assert_eq!(summary["event"], "summary");
+    assert!(events.iter().all(|event| event["event"].as_str().is_some_and(|name| name.starts_with("episode_"))));
+    assert_adds_up(summary);
+    assert!(summary["received"].as_u64().unwrap() > 0, "{summary}");
+    assert!(!text(&output.stdout).contains('\u{1b}') && !text(&output.stderr).contains('\u{1b}'), "colours in a pipe");
+}
+
+#[test]
+fn sigterm_and_ctrl_c_end_a_run_with_its_summary_and_exit_0() {
+    for signal in ["TERM", "INT"] {
+        let run = Headless::start(&["--simulate", "10", "--rate", "5", "--seed", "3"]);
+        let (_, summary) = run.stop_by(signal);
+        assert_adds_up(&summary);
+    }
 }

@@ -366,6 +366,7 @@ fn a_bad_variable_or_flag_is_named_in_the_error() {
 #[test]
 fn a_mistyped_variable_is_warned_of_and_a_strangers_is_not() {
     let world = World::new().variable("DASHLIGHT_KAFKA_BOOTSTRP", "k:1").variable("DASHLIGHT_PORT_80_TCP", "tcp://1");
+    let world = world.variable("DASHLIGHT_TEST_KAFKA", "k:1").variable("DASHLIGHT_MQTT_PASSWORD", "x");
     let warnings = world.load().unwrap().warnings;
     assert_eq!(warnings, ["DASHLIGHT_KAFKA_BOOTSTRP: no such setting: did you mean DASHLIGHT_KAFKA_BOOTSTRAP?"]);
 }

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use dashlight::config::{Config, keys, print};
+use dashlight::engine::records::{DeadLetter, EpisodeRecord, MarkRecord, Origin, ScoreRecord, Summary, blamed, json};
+use dashlight::engine::view::{Blame, Counts, Episode};
+use dashlight::telemetry::Schema;
 
 /// Compares the document with what it must be, or writes it.
 fn must_be(name: &str, expected: &str) {
@@ -87,4 +90,74 @@ fn the_configuration_reference_has_every_key() {
         text += &format!("| `{name}` | {default} | {variable} | {doc} |\n");
     }
     must_be("docs/configuration.md", &text);
+}
+
+/// Every name in a JSON value, nested ones too.
+fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                found.push(name.clone());
+                names(value, found);
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| names(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_on_records_names_every_field_that_is_written() {
+    let schema = Schema::car_sensors();
+    let blame = Blame { sensor: 0, value: 1.0, expected: 2.0, sigma: -3.0, share: 1.0 };
+    let episode = Episode {
+        id: "id".into(),
+        car: "car".into(),
+        onset: 1,
+        end: None,
+        peak: 2,
+        severity: 3,
+        blames: vec![blame.clone()],
+        acknowledged: false,
+        breaches: 4,
+        schema: 0,
+    };
+    let origin = Origin { topic: "car-sensor", partition: 0, offset: 1 };
+    let score = ScoreRecord {
+        car: "car",
+        time: 1,
+        score: 1.0,
+        threshold: 1.0,
+        breach: true,
+        severity: 1,
+        model: "car-sensors",
+        sensors: blamed(&[blame], &schema),
+        origin,
+    };
+    let summary = Summary {
+        event: "summary",
+        counts: Counts::default(),
+        cars: 0,
+        seconds: 0.0,
+        scored_per_second: 0.0,
+        latency_p50_ms: None,
+        latency_p99_ms: None,
+        peak_memory_mib: None,
+        events_dropped: 0,
+    };
+    let written = [
+        json(&score),
+        json(&EpisodeRecord::new("episode_opened", 1, &episode, &schema, "car-sensors")),
+        json(&MarkRecord { event: "car_muted", car: "car", time: 1, until: Some(2) }),
+        json(&DeadLetter::new("reason", 1, b"topic", Some(origin), b"payload")),
+        json(&summary),
+    ];
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/records.md")).unwrap();
+    for record in written {
+        let mut found = Vec::new();
+        names(&serde_json::from_slice(&record).unwrap(), &mut found);
+        for name in found {
+            assert!(page.contains(&format!("`{name}`")), "docs/records.md does not say what `{name}` is");
+        }
+    }
 }

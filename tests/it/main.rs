@@ -9,5 +9,6 @@ mod docs;
 mod house;
 mod kafka;
 mod run;
+mod servers;
 mod support;
 mod train;

@@ -107,9 +107,14 @@ impl Headless {
     }
 
     /// Asks it to end, waits, and answers with all events and the summary.
-    pub fn stop(mut self) -> (Vec<Value>, Value) {
+    pub fn stop(self) -> (Vec<Value>, Value) {
+        self.stop_by("TERM")
+    }
+
+    /// The same by another signal.
+    pub fn stop_by(mut self, signal: &str) -> (Vec<Value>, Value) {
         let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
         self.ended()
     }
 
