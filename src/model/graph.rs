@@ -10,27 +10,23 @@ use std::sync::Once;
 
 use prost::Message;
 use thiserror::Error;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::{DatumType, InferenceModelExt, IntoTensor, TDim, Tensor, TypedModel};
 use tract_onnx::tract_core::model::IntoRunnable;
 
 use super::manifest::OutputKind;
+use super::sound::decode;
 use crate::telemetry::Schema;
 use crate::text::harmless;
-
-/// Largest ONNX file in bytes.
-const MAX_BYTES: usize = 512 * 1024 * 1024;
-/// Longest name of a dimension; longer ones are expressions that cost more to parse than they tell.
-const MAX_DIMENSION_NAME: usize = 256;
 
 /// Why an ONNX file cannot be used: one sentence.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("{0}")]
-pub struct GraphError(String);
+pub struct GraphError(pub(super) String);
 
-fn refuse<T>(sentence: impl Into<String>) -> Result<T, GraphError> {
+pub(super) fn refuse<T>(sentence: impl Into<String>) -> Result<T, GraphError> {
     Err(GraphError(sentence.into()))
 }
 
@@ -139,91 +135,12 @@ pub fn describe(bytes: &[u8]) -> Result<Description, GraphError> {
     })
 }
 
-/// Decodes the file and refuses what must not even be parsed.
-fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
-    if bytes.len() > MAX_BYTES {
-        return refuse(format!("{} bytes: a model may have at most {MAX_BYTES}", bytes.len()));
-    }
-    let model = match ModelProto::decode(bytes) {
-        Ok(model) => model,
-        Err(_) => return refuse("this is no ONNX file (or a cut or damaged one)"),
-    };
-    match &model.graph {
-        Some(graph) => check(graph, 0)?,
-        None => return refuse("it holds no graph: this is no ONNX file (or an empty one)"),
-    }
-    Ok(model)
-}
-
-/// Weights must be within the file and as large as they claim: a claim is what memory is taken for.
-fn check(graph: &GraphProto, depth: usize) -> Result<(), GraphError> {
-    if depth > 8 {
-        return refuse("its graphs are nested more than 8 deep");
-    }
-    if depth > 0 {
-        let values = graph.input.iter().chain(&graph.output).chain(&graph.value_info);
-        let dimensions =
-            values.filter_map(tensor_type).filter_map(|tensor| tensor.shape.as_ref()).flat_map(|shape| &shape.dim);
-        let long = |dimension: &Dimension| matches!(&dimension.value, Some(dimension::Value::DimParam(name)) if name.len() > MAX_DIMENSION_NAME);
-        if dimensions.into_iter().any(long) {
-            return refuse(format!("a dimension in it has a name of more than {MAX_DIMENSION_NAME} characters"));
-        }
-    }
-    let attributes = || graph.node.iter().flat_map(|node| &node.attribute);
-    let tensors = graph.initializer.iter().chain(attributes().flat_map(|a| a.t.iter().chain(&a.tensors)));
-    for tensor in tensors {
-        check_tensor(tensor)?;
-    }
-    for inner in attributes().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-        check(inner, depth + 1)?;
-    }
-    Ok(())
-}
-
-fn check_tensor(tensor: &TensorProto) -> Result<(), GraphError> {
-    let name = harmless(&tensor.name, 60);
-    if tensor.data_location == Some(DataLocation::External as i32) {
-        return refuse(format!("weight {name:?} is in another file: save the model with its weights inside"));
-    }
-    let claimed = tensor
-        .dims
-        .iter()
-        .try_fold(1usize, |size, &dim| usize::try_from(dim).ok().and_then(|dim| size.checked_mul(dim)))
-        .filter(|&size| size <= MAX_BYTES);
-    let bytes_each = match DataType::try_from(tensor.data_type) {
-        Ok(DataType::Double | DataType::Int64 | DataType::Uint64) => 8,
-        Ok(DataType::Float | DataType::Int32 | DataType::Uint32) => 4,
-        Ok(DataType::Float16 | DataType::Int16 | DataType::Uint16) => 2,
-        Ok(DataType::Uint8 | DataType::Int8 | DataType::Bool) => 1,
-        Ok(DataType::String) => return Ok(()),
-        _ => return refuse(format!("weight {name:?} is of a type that is not supported")),
-    };
-    let typed = [
-        tensor.float_data.len(),
-        tensor.int32_data.len(),
-        tensor.int64_data.len(),
-        tensor.double_data.len(),
-        tensor.uint64_data.len(),
-    ];
-    let held = if tensor.raw_data.is_empty() {
-        typed.into_iter().max().unwrap_or(0)
-    } else if tensor.raw_data.len().is_multiple_of(bytes_each) {
-        tensor.raw_data.len() / bytes_each
-    } else {
-        usize::MAX
-    };
-    if claimed != Some(held) {
-        return refuse(format!("weight {name:?} is not as large as it says: the file is damaged"));
-    }
-    Ok(())
-}
-
 /// Inputs that are not weights (older files list those as inputs too).
 fn inputs(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
     graph.input.iter().filter(|input| graph.initializer.iter().all(|weight| weight.name != input.name))
 }
 
-fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+pub(super) fn tensor_type(value: &ValueInfoProto) -> Option<&type_proto::Tensor> {
     match value.r#type.as_ref()?.value.as_ref()? {
         type_proto::Value::TensorType(tensor) => Some(tensor),
     }

@@ -7,6 +7,7 @@ pub mod built_in;
 pub mod graph;
 pub mod manifest;
 mod session;
+mod sound;
 pub mod train;
 
 use std::path::{Path, PathBuf};

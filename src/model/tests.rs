@@ -219,6 +219,19 @@ fn what_cannot_be_used_is_said_in_a_sentence() {
         output: vec![value("y", DataType::Float, &[0, 2])],
         ..GraphProto::default()
     });
+    let bomb = model(GraphProto {
+        node: vec![node("ConstantOfShape", &["shape"], "zeros"), node("Add", &["x", "zeros"], "y")],
+        initializer: vec![TensorProto {
+            name: "shape".into(),
+            dims: vec![2],
+            data_type: DataType::Int64 as i32,
+            raw_data: [1i64 << 40, 2].iter().flat_map(|size| size.to_le_bytes()).collect(),
+            ..TensorProto::default()
+        }],
+        input: vec![value("x", DataType::Float, &[0, 2])],
+        output: vec![value("y", DataType::Float, &[0, 2])],
+        ..GraphProto::default()
+    });
     let other_width = "name='m'\n[[sensor]]\nname='a'\n";
     for (onnx, manifest, part) in [
         (b"PK\x03\x04 a zip".to_vec(), None, "no ONNX file"),
@@ -229,6 +242,7 @@ fn what_cannot_be_used_is_said_in_a_sentence() {
         (unknown, None, "Teleport"),
         (lying, None, "not as large as it says"),
         (elsewhere, None, "weights inside"),
+        (bomb, None, "ConstantOfShape makes more than"),
         (doubling(DataType::Float, &[0, 0], &[0, 0]), None, "does not say how many values"),
         (
             doubling(DataType::Float, &[0, 2], &[0, 2]),

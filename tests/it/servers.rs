@@ -127,7 +127,8 @@ fn episodes_of_a_broken_fleet_are_read_from_a_real_kafka_by_kcat() {
     }
     let id = unique();
     let home = fill_with_own_topics(tempfile::tempdir().unwrap(), &id);
-    let arguments = ["--simulate", "100", "--rate", "5", "--faults", "120", "--seed", "1", "--for", "15s", "--kafka", &kafka];
+    let arguments =
+        ["--simulate", "100", "--rate", "5", "--faults", "120", "--seed", "1", "--for", "15s", "--kafka", &kafka];
     let (events, summary) = Headless::start_in(home, &arguments).ended();
     assert_adds_up(&summary);
     let opened = |events: &[Value]| -> Vec<String> {
