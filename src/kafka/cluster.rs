@@ -130,7 +130,6 @@ impl Cluster {
     }
 
     fn ensure_remote(&self, name: &str) -> Result<i32, KafkaError> {
-        let deadline = Instant::now() + Self::PATIENCE;
         let denied = match self.create(name)? {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => None,
             Err((
@@ -150,6 +149,7 @@ impl Cluster {
             Err((_, code)) => return Err(self.refused(name, &code.to_string())),
         };
         // It exists, or somebody else has to have created it. The cluster may need a moment to know its partitions.
+        let deadline = Instant::now() + Self::PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
             match self.partitions_of(name, left)? {

@@ -39,6 +39,17 @@ fn open(bootstrap: &str, partitions: i32) -> Cluster {
     Cluster::open(&config::Kafka { bootstrap: bootstrap.into(), partitions, ..config::Kafka::default() }).unwrap()
 }
 
+/// The topic's partitions or why it can't be had; tried again, as the engine does, while Kafka takes its time.
+fn ensured(cluster: &Cluster, topic: &str) -> Result<i32, KafkaError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match cluster.ensure_topic(topic) {
+            Err(error) if error.is_retriable() && Instant::now() < deadline => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// A topic that no other test and no earlier run has used.
 fn fresh(name: &str) -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -225,10 +236,10 @@ fn a_header_whose_name_is_no_text_is_passed_over() {
 fn a_topic_is_created_as_configured_and_kcat_reads_what_we_write() {
     let Some(bootstrap) = real() else { return };
     let (cluster, topic) = (open(&bootstrap, 6), fresh("round-trip"));
-    assert_eq!(cluster.ensure_topic(&topic), Ok(6));
+    assert_eq!(ensured(&cluster, &topic), Ok(6));
     assert_eq!(cluster.health(), Health::Up);
     // Another process with other ideas takes it as it is.
-    assert_eq!(open(&bootstrap, 3).ensure_topic(&topic), Ok(6));
+    assert_eq!(ensured(&open(&bootstrap, 3), &topic), Ok(6));
     write_one(&cluster, &topic);
     let mut consumer = Consumer::open(&cluster, &topic, &[&topic]).unwrap();
     let mut seen = Vec::new();
@@ -261,14 +272,14 @@ fn a_topic_is_created_as_configured_and_kcat_reads_what_we_write() {
 #[test]
 fn a_topic_name_that_kafka_refuses_is_said_and_not_retried() {
     let Some(bootstrap) = real() else { return };
-    let error = open(&bootstrap, 1).ensure_topic("no/such name").unwrap_err();
+    let error = ensured(&open(&bootstrap, 1), "no/such name").unwrap_err();
     assert!(!error.is_retriable(), "{error}");
     assert!(
         error.to_string().starts_with(&format!("Kafka at {bootstrap} refuses the topic \"no/such name\": ")),
         "{error}"
     );
     let few_brokers = config::Kafka { bootstrap, replication: 3, ..config::Kafka::default() };
-    let error = Cluster::open(&few_brokers).unwrap().ensure_topic(&fresh("replicated")).unwrap_err();
+    let error = ensured(&Cluster::open(&few_brokers).unwrap(), &fresh("replicated")).unwrap_err();
     assert!(error.to_string().contains("too few brokers for kafka.replication = 3"), "{error}");
 }
 
@@ -276,7 +287,7 @@ fn a_topic_name_that_kafka_refuses_is_said_and_not_retried() {
 fn two_consumers_of_a_group_share_the_partitions_and_lose_nothing_over_rebalances() {
     let Some(bootstrap) = real() else { return };
     let (cluster, topic) = (open(&bootstrap, 6), fresh("shared"));
-    cluster.ensure_topic(&topic).unwrap();
+    ensured(&cluster, &topic).unwrap();
     let writer = Writer::open(&cluster, &topic);
     let stop = AtomicBool::new(false);
     let (sent, seen) = std::thread::scope(|scope| {
@@ -360,7 +371,7 @@ fn kafka_killed_in_mid_stream_and_started_again_loses_doubles_and_fails_nothing(
     }
     let kafka = Own::start();
     let (cluster, topic) = (open(&kafka.bootstrap, 6), fresh("killed"));
-    cluster.ensure_topic(&topic).unwrap();
+    ensured(&cluster, &topic).unwrap();
     let writer = Writer::open(&cluster, &topic);
     let reader = Reader::start(&kafka.bootstrap, &topic, &topic);
     let total = 60_000;
@@ -437,17 +448,17 @@ fn tls_and_scram_let_us_in_and_a_guest_is_told_what_it_may_not() {
     let password = format!("file:{}", kafka.dir.join("password").display());
     let topic = fresh("secure");
     let ours = open("dashlight", &password);
-    assert_eq!(ours.ensure_topic(&topic), Ok(8));
+    assert_eq!(ensured(&ours, &topic), Ok(8));
     write_one(&ours, &topic);
 
     let guest = open("guest", &password);
-    let error = guest.ensure_topic(&topic).unwrap_err();
+    let error = ensured(&guest, &topic).unwrap_err();
     assert!(matches!(error, KafkaError::NotAuthorised { .. }), "{error}");
     let theirs = fresh("guest");
-    let error = guest.ensure_topic(&theirs).unwrap_err();
+    let error = ensured(&guest, &theirs).unwrap_err();
     assert!(matches!(error, KafkaError::NotAuthorised { what: "create topics", .. }), "{error}");
-    ours.ensure_topic(&theirs).unwrap();
-    assert_eq!(guest.ensure_topic(&theirs), Ok(8), "it may not create topics, and this one is there");
+    ensured(&ours, &theirs).unwrap();
+    assert_eq!(ensured(&guest, &theirs), Ok(8), "it may not create topics, and this one is there");
     write_one(&guest, &theirs);
     let heedless = open("guest", &password);
     let writer = Writer::open(&heedless, &topic);
