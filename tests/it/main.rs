@@ -5,6 +5,7 @@
 
 mod cli;
 mod config;
+mod console;
 mod docs;
 mod house;
 mod kafka;

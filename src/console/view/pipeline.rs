@@ -104,7 +104,20 @@ fn counts(path: &PipelineView) -> [(&'static str, u64, f32); 5] {
 }
 
 fn batches(path: &PipelineView) -> String {
-    format!("{}, batches of {}", path.backend, format::number(path.mean_batch, 0, 8))
+    // Nothing scored yet has no mean.
+    if path.mean_batch >= 0.5 {
+        format!("{}, batches of {}", path.backend, format::number(path.mean_batch, 0, 8))
+    } else {
+        path.backend.clone()
+    }
+}
+
+fn kafka(path: &PipelineView) -> String {
+    if path.kafka_embedded && !path.kafka.contains("memory") {
+        format!("{}, embedded, in memory", path.kafka)
+    } else {
+        path.kafka.clone()
+    }
 }
 
 fn partitions(path: &PipelineView) -> String {
@@ -139,7 +152,7 @@ fn picture(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles:
     let fit = |text: String, cells: usize| format::fit(&text, cells).into_owned();
     let open = shown.states.of[..3].iter().sum::<usize>();
     for (mqtt, kafka, model, verdicts) in [
-        (addresses(path), path.kafka.clone(), path.model.clone(), format!("{open} open now")),
+        (addresses(path), kafka(path), path.model.clone(), format!("{open} open now")),
         (
             format::plural(path.clients, "client", "clients"),
             partitions(path),
@@ -174,7 +187,7 @@ fn table(lines: &mut Vec<Line>, path: &PipelineView, styles: &Styles) {
     ]));
     let places = [
         format!("MQTT {}, {}", addresses(path), format::plural(path.clients, "client", "clients")),
-        format!("Kafka {}", path.kafka),
+        format!("Kafka {}", kafka(path)),
         partitions(path),
         format!("model {}, {}", path.model, batches(path)),
         "breaches and episodes, to Kafka".into(),
@@ -224,7 +237,7 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
         format!("p50 {} ms, p99 {} ms", format::number(p50, 0, 8), format::number(p99, 0, 8))
     });
     let lag = path.lag.map_or("not known".into(), |lag| format::plural(lag, "record", "records"));
-    let facts: [(&str, String); 10] = [
+    let facts: [(&str, String); 8] = [
         ("publish to screen", latency),
         ("consumer lag", lag),
         ("dead letters", count(c.refused + c.undecodable)),
@@ -233,8 +246,6 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
         ("other topics", format::plural(c.unmapped, "message", "messages")),
         ("memory", format::bytes(path.memory)),
         ("running for", format::lasting(path.started, shown.taken)),
-        ("threshold", path.threshold.clone()),
-        ("model", format!("{}, {}", path.model, batches(path))),
     ];
     let columns = if width >= PICTURE_FROM { 2 } else { 1 };
     let step = width.saturating_sub(4) / columns;
@@ -248,6 +259,9 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
         }
         lines.push(Line::Text(pieces));
     }
+    // A sentence: it has the whole line.
+    let (label, text) = ("threshold".to_string(), path.threshold.clone());
+    lines.push(Line::Text(vec![(0, label, styles.dim.style()), (21, text, Style::new())]));
 }
 
 fn warnings(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &Styles) {
