@@ -3,10 +3,14 @@
 //! [`App`] is owned by the event loop alone. What the engine must do comes back as an [`Effect`]; what the console wants to
 //! see next is [`App::query`]. Times are durations since the console began.
 
+mod act;
+
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ratatui::layout::Size;
+use rustc_hash::FxHasher;
 
 use super::command::{self, Action, Needs, Place};
 use super::keys::{Input, Key};
@@ -14,8 +18,7 @@ use super::list::{EpisodeList, FleetList, Scroll};
 use super::theme::Theme;
 use super::view;
 use crate::engine::view::{
-    CarName, CarQuery, CarState, CarView, Command, EpisodeSort, EpisodesQuery, FleetQuery, FleetSort, Millis, Query,
-    Snapshot,
+    CarName, CarQuery, CarView, Command, EpisodeSort, EpisodesQuery, FleetQuery, FleetSort, Millis, Query, Snapshot,
 };
 
 /// The views, in the order of the top line; help lies behind them.
@@ -157,10 +160,24 @@ pub struct App {
     toast: Option<Toast>,
     heard: Option<u64>,
     held_until: Duration,
+    calm: Calm,
+}
+
+/// Lists whose numbers change all the time are drawn anew once a second; what an operator must see at once, at once.
+#[derive(Debug, Default)]
+struct Calm {
+    /// What must be seen at once, as it was drawn last.
+    seen: u64,
+    /// When the numbers were drawn last.
+    drawn: Duration,
+    /// Whether there are newer ones.
+    waiting: bool,
 }
 
 const TOAST_FOR: Duration = Duration::from_secs(5);
 const HOLD_FOR: Duration = Duration::from_millis(1500);
+/// Shortest time between two drawings of a list's numbers.
+const CALM: Duration = Duration::from_secs(1);
 const MUTE_FOR: Duration = Duration::from_secs(3600);
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 64;
@@ -191,6 +208,7 @@ impl App {
             toast: None,
             heard,
             held_until: Duration::ZERO,
+            calm: Calm::default(),
         }
     }
 
@@ -313,10 +331,36 @@ impl App {
             }
             None => {
                 self.follow();
-                changed = true;
+                let seen = self.must_be_seen();
+                if !self.is_list() || seen != self.calm.seen || now >= self.calm.drawn + CALM {
+                    self.calm = Calm { seen, drawn: now, waiting: false };
+                    changed = true;
+                } else {
+                    self.calm.waiting = true;
+                }
             }
         }
         changed
+    }
+
+    fn is_list(&self) -> bool {
+        matches!(self.view, View::Fleet | View::Anomalies)
+    }
+
+    /// A digest of what no operator should wait for: which rows there are in which state, and how many cars are how.
+    fn must_be_seen(&self) -> u64 {
+        let shown = &self.latest;
+        let mut hash = FxHasher::default();
+        let path = &shown.pipeline;
+        (self.view as u8, shown.states.of, shown.matching, shown.cars, path.trouble.as_deref()).hash(&mut hash);
+        (self.fleet.scroll.cursor, self.fleet.scroll.top, shown.fleet_offset).hash(&mut hash);
+        for row in &shown.fleet {
+            (&row.car, row.state, row.episodes, row.blame.as_ref().map(|blame| blame.sensor)).hash(&mut hash);
+        }
+        for episode in &shown.episodes {
+            (&episode.id, episode.end, episode.acknowledged).hash(&mut hash);
+        }
+        hash.finish()
     }
 
     fn follow(&mut self) {
@@ -335,16 +379,23 @@ impl App {
     /// When [`App::tick`] has something to do next.
     pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let hold = (now < self.held_until).then_some(self.held_until);
-        self.toast.as_ref().map(|toast| toast.until).into_iter().chain(hold).min()
+        let calm = self.calm.waiting.then(|| self.calm.drawn + CALM);
+        let toast = self.toast.as_ref().map(|toast| toast.until);
+        [hold, calm, toast].into_iter().flatten().min()
     }
 
     /// Time has passed. Whether there is anything new to draw.
     pub fn tick(&mut self, now: Duration) -> bool {
+        let mut changed = false;
         if self.toast.as_ref().is_some_and(|toast| toast.until <= now) {
             self.toast = None;
-            return true;
+            changed = true;
         }
-        false
+        if self.calm.waiting && now >= self.calm.drawn + CALM {
+            self.calm = Calm { drawn: now, waiting: false, ..self.calm };
+            changed = true;
+        }
+        changed
     }
 
     /// Shows a sentence for a moment.
@@ -416,251 +467,6 @@ impl App {
             View::Fleet => self.fleet.car(self.shown()),
             View::Car => self.car.clone(),
             _ => None,
-        }
-    }
-
-    fn act(&mut self, action: Action, now: Duration) -> Option<Effect> {
-        match action {
-            Action::Up => self.move_by(-1, now),
-            Action::Down => self.move_by(1, now),
-            Action::PageUp => self.move_by(-self.page(), now),
-            Action::PageDown => self.move_by(self.page(), now),
-            Action::First => self.move_by(isize::MIN, now),
-            Action::Last => self.move_by(isize::MAX, now),
-            Action::Open => self.open_selected(),
-            Action::Back => self.back(),
-            Action::NextView => self.turn(1),
-            Action::PreviousView => self.turn(View::TABS.len() - 1),
-            Action::Fleet => self.go(View::Fleet),
-            Action::Car => self.go(View::Car),
-            Action::Anomalies => self.go(View::Anomalies),
-            Action::Pipeline => self.go(View::Pipeline),
-            Action::Filter => self.overlay = Some(Overlay::Typing),
-            Action::Sort => self.sort(),
-            Action::Freeze => self.freeze(),
-            Action::Older => self.episode(1),
-            Action::Newer => self.episode(-1),
-            Action::Panel => {
-                self.panel = match self.panel {
-                    Panel::Sensors => Panel::Episodes,
-                    Panel::Episodes => Panel::Raw,
-                    Panel::Raw => Panel::Sensors,
-                };
-            }
-            Action::Break => {
-                self.overlay = self.target().map(|car| Overlay::Faults { car, scroll: Scroll::default() });
-            }
-            Action::Repair => return self.target().map(|car| Effect::Send(Command::Repair { car })),
-            Action::Acknowledge => return self.target().map(|car| Effect::Send(Command::Acknowledge { car })),
-            Action::Mute => return self.mute(),
-            Action::Rebaseline => self.overlay = self.target().map(|car| Overlay::Rebaseline { car }),
-            Action::Theme => {
-                self.theme = (self.theme + 1) % self.themes.len();
-                self.say(format!("theme: {}", self.theme().name), now);
-                // A background painted over all cells is a whole new picture.
-                return Some(Effect::Redraw);
-            }
-            Action::Help => self.help(),
-            Action::Redraw => return Some(Effect::Redraw),
-            Action::Suspend => return Some(Effect::Suspend),
-            Action::Quit => return Some(Effect::Quit),
-            Action::Confirm => return self.confirm(),
-            Action::Cancel => {
-                if self.overlay.take() == Some(Overlay::Typing) {
-                    self.erase_filter();
-                }
-            }
-            Action::Erase => {
-                if self.filter_mut().and_then(String::pop).is_some() {
-                    self.filtered();
-                }
-            }
-            Action::EraseAll => self.erase_filter(),
-        }
-        None
-    }
-
-    fn erase_filter(&mut self) {
-        if let Some(filter) = self.filter_mut() {
-            filter.clear();
-            self.filtered();
-        }
-    }
-
-    fn page(&self) -> isize {
-        let rows = match self.view {
-            View::Fleet => view::fleet::rows(self.size),
-            View::Anomalies => view::anomalies::rows(self.size),
-            View::Car => view::car::sensor_rows(self),
-            View::Pipeline | View::Help => view::body_rows(self.size),
-        };
-        rows.saturating_sub(1).max(1) as isize
-    }
-
-    fn move_by(&mut self, by: isize, now: Duration) {
-        if let Some(Overlay::Faults { scroll, .. }) = &mut self.overlay {
-            scroll.move_by(by, self.latest.faults.len(), view::popup::fault_rows(self.size));
-            return;
-        }
-        self.held_until = now + HOLD_FOR;
-        let shown = self.frozen.as_ref().map_or(&self.latest, |frozen| &frozen.picture).clone();
-        match self.view {
-            View::Fleet => {
-                self.fleet.move_by(by, &shown, view::fleet::rows(self.size), self.frozen.is_some());
-            }
-            View::Anomalies => {
-                self.episodes.move_by(by, &shown, view::anomalies::rows(self.size), self.frozen.is_some());
-            }
-            View::Car => {
-                let sensors = self.car_view().map_or(0, |car| match self.panel {
-                    Panel::Sensors => car.sensors.len(),
-                    Panel::Episodes => car.episodes.len(),
-                    Panel::Raw => 0,
-                });
-                let rows = view::car::sensor_rows(self);
-                self.sensor.move_by(by, sensors, rows);
-            }
-            View::Pipeline | View::Help => {
-                let most = view::scroll_room(self);
-                self.scrolled = self.scrolled.saturating_add_signed(by).min(most);
-            }
-        }
-    }
-
-    fn open_selected(&mut self) {
-        let (car, at) = match self.view {
-            View::Anomalies => match self.episodes.selected_episode(self.shown()) {
-                Some(episode) => (Some(episode.car.clone()), Some(episode.peak)),
-                None => (None, None),
-            },
-            _ => (self.target(), None),
-        };
-        if let Some(car) = car {
-            if self.view == View::Fleet {
-                self.fleet.selected = Some(car.clone());
-            }
-            self.back_to = self.view;
-            self.enter_car(car, at);
-        }
-    }
-
-    fn enter_car(&mut self, car: CarName, at: Option<Millis>) {
-        if self.car.as_ref() != Some(&car) {
-            self.sensor = Scroll::default();
-        }
-        self.panel = Panel::Sensors;
-        self.car = Some(car);
-        self.at = at;
-        self.view = View::Car;
-    }
-
-    fn back(&mut self) {
-        match self.view {
-            View::Help => self.help(),
-            View::Car if self.panel != Panel::Sensors => self.panel = Panel::Sensors,
-            View::Car if self.at.is_some() && self.back_to != View::Anomalies => self.at = None,
-            View::Car => {
-                self.at = None;
-                self.view = self.back_to;
-            }
-            View::Fleet | View::Anomalies => {
-                if self.filter().is_some_and(|filter| !filter.is_empty()) {
-                    self.erase_filter();
-                } else if self.view == View::Fleet {
-                    self.fleet.release();
-                } else {
-                    self.view = View::Fleet;
-                }
-            }
-            View::Pipeline => self.view = View::Fleet,
-        }
-    }
-
-    fn go(&mut self, view: View) {
-        if view == self.view {
-            return;
-        }
-        match (self.view, view) {
-            (View::Fleet | View::Anomalies, View::Car) => {
-                self.open_selected();
-                // Nothing to open: the view says so.
-                self.view = View::Car;
-            }
-            (_, View::Car) => {
-                if self.car.is_none() {
-                    self.car = self.fleet.car(self.shown());
-                }
-                self.back_to = View::Fleet;
-            }
-            _ => {}
-        }
-        self.view = view;
-        self.scrolled = 0;
-    }
-
-    fn turn(&mut self, by: usize) {
-        let here = if self.view == View::Help { self.help_back_to } else { self.view };
-        let at = View::TABS.iter().position(|&view| view == here).unwrap_or(0);
-        self.go(View::TABS[(at + by) % View::TABS.len()]);
-    }
-
-    fn help(&mut self) {
-        if self.view == View::Help {
-            self.view = self.help_back_to;
-        } else {
-            self.help_back_to = self.view;
-            self.view = View::Help;
-        }
-        self.scrolled = 0;
-    }
-
-    fn sort(&mut self) {
-        match self.view {
-            View::Fleet => self.fleet.next_sort(),
-            View::Anomalies => self.episodes.next_sort(),
-            _ => {
-                self.sensor_sort = match self.sensor_sort {
-                    SensorSort::Schema => SensorSort::Deviation,
-                    SensorSort::Deviation => SensorSort::Schema,
-                };
-            }
-        }
-    }
-
-    fn freeze(&mut self) {
-        if self.frozen.take().is_some() {
-            self.follow();
-        } else {
-            let picture = self.latest.clone();
-            self.frozen = Some(Frozen { picture, behind: Behind { seconds: 0, readings: 0 } });
-        }
-    }
-
-    /// Goes `by` episodes towards older ones; beyond the newest is now.
-    fn episode(&mut self, by: isize) {
-        let Some(car) = self.car_view() else { return };
-        let here = self.at.and_then(|at| car.episodes.iter().position(|e| e.peak == at));
-        let next = here.map_or(-1, |n| n as isize).saturating_add(by).clamp(-1, car.episodes.len() as isize - 1);
-        self.at = usize::try_from(next).ok().and_then(|n| car.episodes.get(n)).map(|episode| episode.peak);
-    }
-
-    fn mute(&mut self) -> Option<Effect> {
-        let car = self.target()?;
-        let muted = match self.view {
-            View::Car => self.car_view().is_some_and(|view| view.muted_until.is_some()),
-            _ => self.fleet.row(self.shown()).is_some_and(|row| row.state == CarState::Muted),
-        };
-        Some(Effect::Send(if muted { Command::Unmute { car } } else { Command::Mute { car, duration: MUTE_FOR } }))
-    }
-
-    fn confirm(&mut self) -> Option<Effect> {
-        match self.overlay.take()? {
-            Overlay::Typing => None,
-            Overlay::Faults { car, scroll } => {
-                let (fault, _) = self.latest.faults.get(scroll.cursor)?;
-                Some(Effect::Send(Command::Break { car, fault: fault.clone() }))
-            }
-            Overlay::Rebaseline { car } => Some(Effect::Send(Command::Rebaseline { car })),
         }
     }
 }

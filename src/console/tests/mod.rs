@@ -29,6 +29,8 @@ pub struct Seat {
     pub step: u64,
     pub now: Duration,
     pub effects: Vec<Effect>,
+    /// Whether there is anything to draw.
+    pub dirty: bool,
     /// Changes what the fleet answers, for states the sample does not have.
     pub twist: Twist,
 }
@@ -37,7 +39,8 @@ impl Seat {
     pub fn new(sample: Sample, width: u16, height: u16) -> Seat {
         let first = Arc::new(sample.snapshot(&Query::default(), 0));
         let app = App::new(theme::choose("dark").unwrap(), Size { width, height }, first);
-        let mut seat = Seat { app, sample, step: 0, now: Duration::ZERO, effects: Vec::new(), twist: |_| {} };
+        let mut seat =
+            Seat { app, sample, step: 0, now: Duration::ZERO, effects: Vec::new(), dirty: true, twist: |_| {} };
         seat.answer();
         seat
     }
@@ -46,7 +49,7 @@ impl Seat {
     pub fn answer(&mut self) {
         let mut snapshot = self.sample.snapshot(&self.app.query(self.now), self.step);
         (self.twist)(&mut snapshot);
-        self.app.receive(Arc::new(snapshot), self.now);
+        self.dirty |= self.app.receive(Arc::new(snapshot), self.now);
     }
 
     /// Time passes and the engine answers, `steps` fifths of a second long.
@@ -54,7 +57,7 @@ impl Seat {
         for _ in 0..steps {
             self.step += 1;
             self.now += Duration::from_millis(200);
-            self.app.tick(self.now);
+            self.dirty |= self.app.tick(self.now);
             self.answer();
         }
     }
@@ -67,6 +70,7 @@ impl Seat {
         decoder.settle(|input| inputs.push(input));
         for input in inputs {
             self.effects.extend(self.app.input(&input, self.now));
+            self.dirty = true;
             self.answer();
         }
         self

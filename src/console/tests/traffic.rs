@@ -21,7 +21,9 @@ impl Line {
         let before = self.screen.written();
         for _ in 0..seconds * 5 {
             self.seat.pass(1);
-            self.screen.draw(&self.seat.app).unwrap();
+            if std::mem::take(&mut self.seat.dirty) {
+                self.screen.draw(&self.seat.app).unwrap();
+            }
         }
         (self.screen.written() - before) / seconds
     }
@@ -66,4 +68,52 @@ fn a_frozen_picture_costs_next_to_nothing() {
     line.rate(1);
     let rate = line.rate(30);
     assert!(rate < 150, "{rate} bytes/s");
+}
+
+#[test]
+fn a_fleet_in_which_every_car_is_in_trouble_still_fits() {
+    let mut line = Line::new(Sample::new(100), 120, 40);
+    line.seat.twist = |snapshot| {
+        // The worst row's trouble for all, with numbers that never stand still.
+        let Some(worst) = snapshot.fleet.first().cloned() else { return };
+        let step = snapshot.taken as f32 / 200.0;
+        for (n, row) in snapshot.fleet.iter_mut().enumerate() {
+            row.state = worst.state;
+            row.severity = 70 + ((snapshot.taken / 200 + n as i64) % 30) as u8;
+            row.blame = worst.blame.clone();
+            if let Some(blame) = &mut row.blame {
+                blame.value += (step + n as f32).sin() * 100.0;
+                blame.expected += (step - n as f32).cos() * 100.0;
+            }
+            row.since = worst.since;
+        }
+    };
+    let rate = line.rate(30);
+    println!("fleet view, 120x40, every row in trouble: {rate} bytes/s");
+    assert!(rate < 5_000, "{rate} bytes/s");
+}
+
+#[test]
+fn numbers_are_drawn_once_a_second_and_a_change_of_state_at_once() {
+    let mut seat = Seat::new(Sample::new(100), 120, 40);
+    seat.pass(5);
+    let drawn = (0..10)
+        .filter(|_| {
+            seat.dirty = false;
+            seat.pass(1);
+            seat.dirty
+        })
+        .count();
+    assert_eq!(drawn, 2, "in two seconds");
+    seat.pass(1);
+    seat.dirty = false;
+    seat.sample.trouble = false;
+    seat.pass(1);
+    assert!(seat.dirty, "the states are others");
+    // Nothing more comes: what was held back is drawn when its second is over.
+    seat.pass(1);
+    seat.dirty = false;
+    let due = seat.app.deadline(seat.now).unwrap();
+    assert!(seat.app.tick(due));
+    assert!(!seat.app.tick(due));
 }

@@ -56,10 +56,12 @@ fn top(app: &App, canvas: &mut Canvas, area: Rect) {
 
 /// `LIVE`, or how far from live the picture is; the longest wording first.
 fn moment(app: &App, styles: &Styles) -> (Vec<String>, Style) {
-    match (app.behind(), app.at) {
+    // What the picture holds, not what was asked for: for a moment after a key these differ.
+    let past = app.car_view().filter(|car| app.view == View::Car && car.past);
+    match (app.behind(), past) {
         (Some(behind), _) => (vec![format!(" FROZEN, {} ", lag(behind)), " FROZEN ".into()], styles.alert.style()),
-        (None, Some(at)) if app.view == View::Car => {
-            (vec![format!(" PAST, {} UTC ", format::clock(at)), " PAST ".into()], styles.alert.style())
+        (None, Some(car)) => {
+            (vec![format!(" PAST, {} UTC ", format::clock(car.time)), " PAST ".into()], styles.alert.style())
         }
         _ => (vec!["LIVE".into()], styles.good.style()),
     }

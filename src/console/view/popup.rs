@@ -20,7 +20,7 @@ pub fn draw(app: &App, canvas: &mut Canvas, area: Rect) {
             let faults = &app.shown().faults;
             let rows = fault_rows(app.size).min(faults.len());
             let widest = faults.iter().map(|(_, label)| format::width(label)).max().unwrap_or(0);
-            let inside = frame(canvas, area, &format!("Break {car}"), widest.max(28) as u16 + 4, rows as u16);
+            let inside = frame(canvas, area, &format!("Break {car}"), widest.max(28) as u16 + 5, rows as u16);
             for (n, (_, label)) in faults.iter().enumerate().skip(scroll.top).take(rows) {
                 let line = Rect { y: inside.y + (n - scroll.top) as u16, height: 1, ..inside };
                 if n == scroll.cursor {
