@@ -6,7 +6,7 @@
 //!  socket ◀─ out ◀────┴── session's queue ◀─ router       │
 //!             ▲───────────── acks, in order ◀─────────────┘
 //! ```
-//! Bounded: `buf` by the packet size (and what all large packets may take), `out` by [`FILL`] and what one round adds, the
+//! Bounded: `buf` by the packet size (and what all large packets may take), `out` by [`ANSWERS`] and one packet more, the
 //! line of acknowledgements by Receive Maximum. An idle connection holds no buffer.
 
 use std::net::SocketAddr;
@@ -30,12 +30,16 @@ use crate::mqtt::wire::{
 };
 use crate::text::harmless;
 
-/// A CONNECT, will and password included, is no larger than this.
-const CONNECT_MAX: usize = 256 * 1024;
+/// A CONNECT, will and password included, is no larger than this: it is read from whoever comes, and its will is kept.
+const CONNECT_MAX: usize = 32 * 1024;
+/// Longest client id: it names a session that may be kept.
+const CLIENT_ID_MAX: usize = 1_024;
 /// First and largest size of a read: it doubles while reads fill it.
 const READ: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
-/// Messages are written to a subscriber, and packets read from it, while less than this waits to be sent.
+/// Messages are written to a subscriber while less than this waits to be sent.
 const FILL: usize = 64 * 1024;
+/// Packets are taken from a client while less than this waits to be sent to it: what is beyond [`FILL`] are answers.
+const ANSWERS: usize = 4 * FILL;
 /// Messages of QoS 1 and 2 a subscriber is sent before it acknowledges one, if it takes that many.
 const WINDOW: u16 = 256;
 /// How long a refused or ended connection is given to read why.
@@ -66,7 +70,10 @@ impl Place {
         if let Some(served) = self.served.take() {
             self.gate.links.lock().remove(&served.serial);
             let wills = self.gate.router.close(&served.session, &served.link, served.will);
-            self.gate.publish_wills(wills);
+            // While a bug unwinds, an intake that is part of it must not be called: a second panic would end the process.
+            if !std::thread::panicking() && !self.gate.is_stopping() {
+                self.gate.publish_wills(wills);
+            }
         }
     }
 }
@@ -178,10 +185,15 @@ pub async fn run(mut place: Place, stream: TcpStream, peer: SocketAddr, crowded:
     // Without it an acknowledgement waits for the next; a socket that cannot be set still works.
     let _ = stream.set_nodelay(true);
     let mut buf = BytesMut::new();
-    let connect = tokio::time::timeout(gate.options.handshake, first_packet(&gate, &stream, &mut buf)).await;
+    let mut stopping = gate.stopping.subscribe();
+    let connect = tokio::select! {
+        connect = first_packet(&gate, &stream, &mut buf) => connect,
+        () = tokio::time::sleep(gate.options.handshake) => Err(None),
+        _ = stopping.wait_for(|&stopping| stopping) => Err(None),
+    };
     let connect = match connect {
-        Ok(Ok(connect)) => connect,
-        Ok(Err(Some(refused))) => {
+        Ok(connect) => connect,
+        Err(Some(refused)) => {
             gate.counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%peer, reason = refused.fault.why, "an MQTT connection is refused");
             let mut out = BytesMut::new();
@@ -191,7 +203,7 @@ pub async fn run(mut place: Place, stream: TcpStream, peer: SocketAddr, crowded:
             farewell(stream, &out).await;
             return;
         }
-        Ok(Err(None)) | Err(_) => {
+        Err(None) => {
             gate.counters.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -271,7 +283,8 @@ fn admissible(gate: &Inner, connect: &Connect, crowded: bool) -> Result<(), Reas
     if connect.extended_authentication {
         return Err(Reason::BAD_AUTHENTICATION_METHOD);
     }
-    if connect.client.is_empty() && connect.version == Version::V311 && !connect.clean {
+    let nameless = connect.client.is_empty() && connect.version == Version::V311 && !connect.clean;
+    if nameless || connect.client.len() > CLIENT_ID_MAX {
         return Err(Reason::CLIENT_ID_NOT_VALID);
     }
     if let Some(rules) = &gate.options.rules {
@@ -384,6 +397,7 @@ impl Connection {
             };
             if pause == Pause::Unread && self.buf.is_empty() && self.chunk == *READ.start() {
                 self.buf = BytesMut::new();
+                self.session.rest();
                 if self.out.is_empty() {
                     self.out = BytesMut::new();
                 }
@@ -430,7 +444,7 @@ impl Connection {
             self.flush()?;
             let again = match pause {
                 Pause::Window => !self.outstanding.is_full(),
-                Pause::Output => self.out.len() < FILL,
+                Pause::Output => self.out.len() < ANSWERS,
                 _ => false,
             };
             if !again {
@@ -463,7 +477,7 @@ impl Connection {
             if self.stalled.is_some() {
                 return Ok(Pause::Stalled);
             }
-            if self.out.len() >= FILL {
+            if self.out.len() >= ANSWERS {
                 return Ok(Pause::Output);
             }
             let (length, header) = match wire::framing(&self.buf, self.gate.options.max_packet)? {
@@ -483,7 +497,9 @@ impl Connection {
                 Packet::Publish(publish) => self.publish(publish, received_ms)?,
                 packet => self.handle(packet)?,
             }
-            self.large = None;
+            if self.stalled.is_none() {
+                self.large = None;
+            }
         }
     }
 
@@ -631,7 +647,10 @@ impl Connection {
         self.heard = Instant::now();
         if let Some((message, receipt)) = self.stalled.take() {
             match self.gate.intake.offer(message, receipt) {
-                Ok(()) => self.messages += 1,
+                Ok(()) => {
+                    self.messages += 1;
+                    self.large = None;
+                }
                 Err(back) => self.stalled = Some(back),
             }
         }

@@ -16,10 +16,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
-use super::session::{Delivery, Forward, Kick, Link, Queues, Session};
+use super::session::{Delivery, Forward, Kick, Link, Queued, Queues, Session};
 use super::tree::{Match, Tree};
 use crate::mqtt::topic;
 use crate::mqtt::wire::{self, Publish, Reason, Will};
+
+/// Longest filter in bytes that is kept.
+const FILTER_MAX: usize = 4_096;
+/// Levels of a filter, on average over all.
+const LEVELS: usize = 10;
 
 /// Bounds of the router; see [`super::GateOptions`].
 #[derive(Debug, Clone)]
@@ -99,6 +104,11 @@ impl Router {
     /// Whether a connection holds this client id now.
     pub fn is_live(&self, client: &str) -> bool {
         self.sessions.lock().get(client).is_some_and(|session| session.is_live())
+    }
+
+    /// Sessions held, with or without a connection.
+    pub fn sessions(&self) -> usize {
+        self.sessions.lock().len()
     }
 
     /// Opens a session for a connection, taking it over from an older one.
@@ -213,9 +223,13 @@ impl Router {
     /// Subscribes a session to one filter; answers the code for the SUBACK. Retained messages follow by themselves.
     pub fn subscribe(&self, session: &Arc<Session>, wanted: &wire::Filter, identifier: Option<u32>) -> Reason {
         let Ok(filter) = topic::filter(&wanted.path) else { return Reason::FILTER_INVALID };
+        if wanted.path.len() > FILTER_MAX {
+            return Reason::QUOTA_EXCEEDED;
+        }
         let new = {
             let mut tree = self.tree.write();
             if tree.len() >= self.bounds.all_subscriptions
+                || tree.levels() >= self.bounds.all_subscriptions.saturating_mul(LEVELS)
                 || !session.subscribed(&wanted.path, self.bounds.subscriptions)
             {
                 return Reason::QUOTA_EXCEEDED;
@@ -309,8 +323,11 @@ impl Router {
     }
 
     fn deliver(&self, session: &Session, delivery: Delivery) {
-        let counter = if session.deliver(delivery) { &self.forwarded } else { &self.undelivered };
-        counter.fetch_add(1, Ordering::Relaxed);
+        match session.deliver(delivery) {
+            Queued::Yes => drop(self.forwarded.fetch_add(1, Ordering::Relaxed)),
+            Queued::Full => drop(self.undelivered.fetch_add(1, Ordering::Relaxed)),
+            Queued::NotWanted => {}
+        }
     }
 
     fn retain(&self, message: &Arc<Forward>) {

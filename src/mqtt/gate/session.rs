@@ -4,7 +4,6 @@
 //! The lock is held for moments and never while another session's is held.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -43,6 +42,17 @@ pub struct Delivery {
     pub retain: bool,
     /// Subscription identifiers it matched.
     pub identifiers: Option<Box<[u32]>>,
+}
+
+/// What became of a message for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// It is in its queue.
+    Yes,
+    /// It is dropped: the queue, or all queues together, are full.
+    Full,
+    /// Nobody is there to take it.
+    NotWanted,
 }
 
 /// The live connection's end that others hold.
@@ -213,6 +223,11 @@ impl Session {
         state.link.replace(link)
     }
 
+    /// Gives back the memory of a connection at rest.
+    pub fn rest(&self) {
+        self.inbound.rest();
+    }
+
     /// Detaches `link`; answers whether it was the one attached. A will with a delay waits here.
     pub fn detach(&self, link: &Arc<Link>, will: Option<Will>, now: Instant) -> bool {
         let mut state = self.state.lock();
@@ -291,20 +306,19 @@ impl Session {
         self.state.lock().subscriptions.remove(filter);
     }
 
-    /// Queues a message; answers `false` if it is dropped because a bound is reached. At QoS 0 only for a client that is
-    /// there.
-    pub fn deliver(&self, delivery: Delivery) -> bool {
+    /// Queues a message; at QoS 0 only for a client that is there.
+    pub fn deliver(&self, delivery: Delivery) -> Queued {
         let bytes = delivery.message.payload.len();
         let mut state = self.state.lock();
         if state.ended || delivery.qos == 0 && state.link.is_none() {
-            return true;
+            return Queued::NotWanted;
         }
         let held = self.queues.held.load(Ordering::Relaxed);
         if state.queue.len() >= self.queues.messages
             || state.queued_bytes + bytes > self.queues.bytes
             || held + bytes > self.queues.all_bytes
         {
-            return false;
+            return Queued::Full;
         }
         self.queues.held.fetch_add(bytes, Ordering::Relaxed);
         state.queued_bytes += bytes;
@@ -312,7 +326,7 @@ impl Session {
         if let Some(link) = &state.link {
             link.wake.ring();
         }
-        true
+        Queued::Yes
     }
 
     /// Writes queued messages until `out` holds `fill` bytes, the client's window is full, or none is left; answers how
@@ -390,43 +404,64 @@ impl State {
 /// The client's QoS 2 messages between PUBLISH and PUBREL, by packet id. A message sent again, on the same connection or a
 /// later one, is not taken again: it waits for the fate of the first.
 #[derive(Debug, Default)]
-pub struct Inbound(Mutex<FxHashMap<u16, Taken>>);
+pub struct Inbound(Mutex<Taken>);
 
-#[derive(Debug)]
-enum Taken {
-    /// Its fate is open; the connection that waits for it.
-    Waiting(Arc<Ledger>, u64),
-    /// It is kept.
-    Kept,
+#[derive(Debug, Default)]
+struct Taken {
+    /// Whose fate is open, and the connection that waits for it. As many as a connection may have outstanding.
+    waiting: FxHashMap<u16, (Arc<Ledger>, u64)>,
+    /// Which are kept, one bit an id: a client that never releases costs 8 KiB. None while there are none.
+    kept: Option<Box<[u64; 1024]>>,
+    kept_count: usize,
+}
+
+impl Taken {
+    fn is_kept(&self, id: u16) -> bool {
+        self.kept.as_ref().is_some_and(|bits| bits[usize::from(id >> 6)] & (1 << (id & 63)) != 0)
+    }
+
+    fn keep(&mut self, id: u16) {
+        let bits = self.kept.get_or_insert_with(|| Box::new([0; 1024]));
+        bits[usize::from(id >> 6)] |= 1 << (id & 63);
+        self.kept_count += 1;
+    }
+
+    fn release(&mut self, id: u16) {
+        if let Some(bits) = &mut self.kept {
+            bits[usize::from(id >> 6)] &= !(1 << (id & 63));
+        }
+        self.kept_count -= 1;
+    }
 }
 
 impl Inbound {
     /// Whether the message is new and so to be taken. `ledger` hears of its fate, be it new or not.
     pub fn take(&self, id: u16, ledger: &Arc<Ledger>, ticket: u64) -> bool {
-        match self.0.lock().entry(id) {
-            Entry::Vacant(entry) => {
-                entry.insert(Taken::Waiting(ledger.clone(), ticket));
-                true
-            }
-            Entry::Occupied(mut entry) => {
-                match entry.get_mut() {
-                    Taken::Kept => ledger.settle(ticket, Fate::Kept),
-                    waiting => *waiting = Taken::Waiting(ledger.clone(), ticket),
-                }
-                false
-            }
+        let mut taken = self.0.lock();
+        if taken.is_kept(id) {
+            ledger.settle(ticket, Fate::Kept);
+            return false;
         }
+        taken.waiting.insert(id, (ledger.clone(), ticket)).is_none()
     }
 
     /// PUBREL: the id may be used again. `false` if it was not out.
     pub fn release(&self, id: u16) -> bool {
-        match self.0.lock().entry(id) {
-            Entry::Occupied(entry) if matches!(entry.get(), Taken::Kept) => {
-                entry.remove();
-                true
-            }
-            _ => false,
+        let mut taken = self.0.lock();
+        let known = taken.is_kept(id);
+        if known {
+            taken.release(id);
         }
+        known
+    }
+
+    /// Gives back the memory of a client at rest.
+    pub fn rest(&self) {
+        let mut taken = self.0.lock();
+        if taken.kept_count == 0 {
+            taken.kept = None;
+        }
+        taken.waiting.shrink_to_fit();
     }
 }
 
@@ -435,11 +470,10 @@ impl Acknowledge for Inbound {
     fn settle(&self, ticket: u64, fate: Fate) {
         let id = ticket as u16;
         let mut taken = self.0.lock();
-        let before = match fate {
-            Fate::Kept => taken.insert(id, Taken::Kept),
-            Fate::Lost => taken.remove(&id),
-        };
-        if let Some(Taken::Waiting(ledger, ticket)) = before {
+        if let Some((ledger, ticket)) = taken.waiting.remove(&id) {
+            if fate == Fate::Kept {
+                taken.keep(id);
+            }
             ledger.settle(ticket, fate);
         }
     }
@@ -447,6 +481,7 @@ impl Acknowledge for Inbound {
 
 #[cfg(test)]
 mod tests {
+    use super::Queued::*;
     use super::*;
     use crate::mqtt::Receipt;
     use crate::mqtt::ledger::Outstanding;
@@ -478,15 +513,14 @@ mod tests {
     #[test]
     fn a_queue_holds_its_bound_and_what_is_freed_is_given_back() {
         let (session, _) = session(queues(2, 100));
-        assert!(session.deliver(delivery("a", 1)) && session.deliver(delivery("b", 1)));
-        assert!(!session.deliver(delivery("c", 1)), "a third message");
+        assert_eq!(["a", "b", "c"].map(|payload| session.deliver(delivery(payload, 1))), [Yes, Yes, Full]);
         let mut out = BytesMut::new();
         assert_eq!(session.write(&mut writer(10), &mut out, usize::MAX), 2);
-        assert!(session.deliver(delivery("d", 1)));
+        assert_eq!(session.deliver(delivery("d", 1)), Yes);
         assert_eq!(session.queues.held.load(Ordering::Relaxed), 1);
         session.end();
         assert_eq!(session.queues.held.load(Ordering::Relaxed), 0);
-        assert!(session.deliver(delivery("e", 1)), "an ended session takes nothing and complains of nothing");
+        assert_eq!(session.deliver(delivery("e", 1)), NotWanted, "the session has ended");
         assert_eq!(session.queues.held.load(Ordering::Relaxed), 0);
     }
 

@@ -12,9 +12,12 @@ use rumqttc::v5::mqttbytes::v5 as five;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::mqtt::wire::Framing;
+use crate::mqtt::wire::{self, Framing};
 
+mod delivery;
+mod hostile;
 mod promise;
+mod session;
 
 /// What a test's intake does with messages.
 #[derive(Default)]
@@ -282,5 +285,3 @@ impl Raw {
         self.socket.shutdown(Shutdown::Both).unwrap();
     }
 }
-
-use super::super::wire;

@@ -11,6 +11,7 @@ use crate::mqtt::topic::{self, Filter};
 pub struct Tree<S> {
     root: Node<S>,
     count: usize,
+    levels: usize,
 }
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub enum Match<'a, S> {
 
 impl<S> Default for Tree<S> {
     fn default() -> Self {
-        Tree { root: Node::default(), count: 0 }
+        Tree { root: Node::default(), count: 0, levels: 0 }
     }
 }
 
@@ -85,6 +86,11 @@ impl<S> Tree<S> {
         self.count
     }
 
+    /// Levels of all filters held: what the tree's size is bounded by.
+    pub fn levels(&self) -> usize {
+        self.levels
+    }
+
     /// Adds or replaces `owner`'s subscription to `filter`; answers whether it is new.
     pub fn insert(&mut self, filter: Filter<'_>, owner: u64, subscription: S) -> bool {
         let mut node = &mut self.root;
@@ -104,14 +110,20 @@ impl<S> Tree<S> {
         }
         let subscribers = if below { &mut node.below } else { &mut node.here };
         let new = subscribers.insert(filter.group, Entry { owner, subscription });
-        self.count += usize::from(new);
+        if new {
+            self.count += 1;
+            self.levels += levels(filter);
+        }
         new
     }
 
     /// Removes `owner`'s subscription to `filter`; answers whether there was one.
     pub fn remove(&mut self, filter: Filter<'_>, owner: u64) -> bool {
         let removed = self.root.remove(filter.filter, filter.group, owner);
-        self.count -= usize::from(removed);
+        if removed {
+            self.count -= 1;
+            self.levels -= levels(filter);
+        }
         removed
     }
 
@@ -206,6 +218,10 @@ impl<S> Subscribers<S> {
     }
 }
 
+fn levels(filter: Filter<'_>) -> usize {
+    filter.filter.split('/').count()
+}
+
 fn put<S>(entries: &mut Vec<Entry<S>>, entry: Entry<S>) -> bool {
     if let Some(old) = entries.iter_mut().find(|old| old.owner == entry.owner) {
         *old = entry;
@@ -250,7 +266,7 @@ mod tests {
         assert_eq!([found(&tree, "a/x"), found(&tree, "a/x"), found(&tree, "a/x")].concat(), [1, 2, 1]);
         assert!(tree.remove(filter, 1) && tree.remove(filter, 2) && !tree.remove(filter, 2));
         assert!(found(&tree, "a/x").is_empty());
-        assert!(tree.root.is_empty() && tree.len() == 0);
+        assert!(tree.root.is_empty() && tree.len() == 0 && tree.levels() == 0);
     }
 
     #[test]
@@ -296,7 +312,7 @@ mod tests {
             for (n, filter) in filters.iter().enumerate() {
                 tree.remove(topic::filter(filter).unwrap(), n as u64);
             }
-            prop_assert!(tree.root.is_empty() && tree.len() == 0);
+            prop_assert!(tree.root.is_empty() && tree.len() == 0 && tree.levels() == 0);
         }
     }
 }

@@ -95,7 +95,8 @@ pub fn ack(out: &mut BytesMut, version: Version, kind: AckKind, packet: u16, rea
     if version == Version::V311 || reason == Reason::SUCCESS {
         out.put_slice(&[first, 2, high, low]);
     } else {
-        out.put_slice(&[first, 3, high, low, reason.0]);
+        // The empty property block could be left out, but not every client library knows that.
+        out.put_slice(&[first, 4, high, low, reason.0, 0]);
     }
 }
 
@@ -133,7 +134,8 @@ pub fn pingresp(out: &mut BytesMut) {
 /// DISCONNECT, which in 3.1.1 a server does not send: writes nothing there.
 pub fn disconnect(out: &mut BytesMut, version: Version, reason: Reason) {
     if version == Version::V5 {
-        out.put_slice(&[0xe0, 1, reason.0]);
+        // As above: without the empty property block rumqttc would not find the reason.
+        out.put_slice(&[0xe0, 2, reason.0, 0]);
     }
 }
 
