@@ -5,6 +5,8 @@
 //! the keep-alive needs, and its own limit of messages in flight holds it back. After a lost connection the broker sends
 //! again what was not acknowledged: nothing is lost, some messages come twice.
 
+mod broker;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Publis
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+pub use self::broker::Broker;
 use super::intake::{Acknowledge, Fate, Intake, Message, Receipt};
 use super::ledger::{Outstanding, Wake};
 use super::{MqttError, topic};
@@ -32,110 +35,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Acknowledgements handed to the client library at once.
 const REQUESTS: usize = 1_024;
-
-/// Where an external broker is, and who we are to it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Broker {
-    /// Host name or address (an IPv6 address in brackets).
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// User name.
-    pub user: Option<String>,
-    password: Option<String>,
-}
-
-impl Broker {
-    /// Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]`; the port is 1883 if not given. `%XX` stands for a byte in user and
-    /// password.
-    ///
-    /// # Errors
-    /// Says what is wrong, without repeating the URL, which may hold a password.
-    pub fn parse(url: &str) -> Result<Broker, MqttError> {
-        let bad = |why: &str| MqttError::Url(why.to_owned());
-        let rest = match url.split_once("://") {
-            Some(("mqtt" | "tcp", rest)) => rest,
-            Some(("mqtts" | "ssl" | "tls", _)) => return Err(bad("TLS to a broker is not supported yet; use mqtt://")),
-            Some(("ws" | "wss", _)) => return Err(bad("websockets are not supported; use mqtt://")),
-            Some(_) => return Err(bad("it begins with another scheme than mqtt://")),
-            None => return Err(bad("it does not begin with mqtt://")),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (login, address) = rest.rsplit_once('@').map_or((None, rest), |(login, address)| (Some(login), address));
-        if address.contains(['/', '?', '#']) {
-            return Err(bad("it has more after the port; topics are named by the sources"));
-        }
-        let (user, password) = match login {
-            None => (None, None),
-            Some(login) => {
-                let (user, password) = login.split_once(':').map_or((login, None), |(user, pass)| (user, Some(pass)));
-                let decode = |text: &str| {
-                    percent_decoded(text).ok_or_else(|| bad("a % in it is not followed by two hex digits"))
-                };
-                (Some(decode(user)?), password.map(decode).transpose()?)
-            }
-        };
-        if user.as_deref() == Some("") {
-            return Err(bad("the user before the @ is empty"));
-        }
-        // The colon of a port comes after the bracket that ends an IPv6 address.
-        let ends = address.rfind(']').map_or(0, |at| at + 1);
-        let (host, port) = match address[ends..].rfind(':') {
-            Some(at) => (&address[..ends + at], Some(&address[ends + at + 1..])),
-            None => (address, None),
-        };
-        let port = match port {
-            None => 1883,
-            Some(port) => match port.parse() {
-                Ok(port) if port != 0 => port,
-                _ => return Err(bad("its port is not a number from 1 to 65535")),
-            },
-        };
-        if host.is_empty() || host.contains(':') && !host.starts_with('[') || host.contains(char::is_whitespace) {
-            return Err(bad("its host is not a name or address (an IPv6 address stands in brackets)"));
-        }
-        Ok(Broker { host: host.to_owned(), port, user, password })
-    }
-
-    /// With this password instead of the URL's.
-    pub fn with_password(mut self, password: Option<String>) -> Broker {
-        if password.is_some() {
-            self.password = password;
-        }
-        self
-    }
-}
-
-impl std::fmt::Display for Broker {
-    /// The URL without the password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.user {
-            Some(user) => write!(f, "mqtt://{user}@{}:{}", self.host, self.port),
-            None => write!(f, "mqtt://{}:{}", self.host, self.port),
-        }
-    }
-}
-
-impl std::fmt::Debug for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(out).ok()
-}
 
 /// What to subscribe to, where, and as whom.
 #[derive(Debug, Clone)]

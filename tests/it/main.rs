@@ -9,6 +9,7 @@ mod console;
 mod docs;
 mod house;
 mod kafka;
+mod mqtt;
 mod run;
 mod servers;
 mod support;

@@ -15,25 +15,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::handshake::{admissible, assigned_name, farewell, first_packet};
+use super::place::{Place, Served};
 use super::router::Opened;
 use super::session::{Link, Session, Writer};
 use super::{Inner, now_ms};
-use crate::mqtt::intake::{Acknowledge, Fate, Message, Receipt};
+use crate::mqtt::intake::{Message, Receipt};
 use crate::mqtt::ledger::Outstanding;
-use crate::mqtt::wire::{
-    self, AckKind, ConnAck, Connect, Fault, Framing, Packet, Publish, Reason, Subscribe, Unsubscribe, Version, Will,
-};
+use crate::mqtt::wire::{self, AckKind, ConnAck, Connect, Fault, Framing, Packet, Reason, Version};
 use crate::text::harmless;
 
-/// A CONNECT, will and password included, is no larger than this: it is read from whoever comes, and its will is kept.
-const CONNECT_MAX: usize = 32 * 1024;
-/// Longest client id: it names a session that may be kept.
-const CLIENT_ID_MAX: usize = 1_024;
 /// First and largest size of a read: it doubles while reads fill it.
 const READ: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// Messages are written to a subscriber while less than this waits to be sent.
@@ -42,53 +38,9 @@ const FILL: usize = 64 * 1024;
 const ANSWERS: usize = 4 * FILL;
 /// Messages of QoS 1 and 2 a subscriber is sent before it acknowledges one, if it takes that many.
 const WINDOW: u16 = 256;
-/// How long a refused or ended connection is given to read why.
-const FAREWELL: Duration = Duration::from_millis(500);
-
-/// A connection's place among those counted; whatever way its task ends, even by a bug, it is given up, the session is left,
-/// and the will is published.
-pub struct Place {
-    gate: Arc<Inner>,
-    served: Option<Served>,
-}
-
-struct Served {
-    session: Arc<Session>,
-    link: Arc<Link>,
-    serial: u64,
-    will: Option<Will>,
-}
-
-impl Place {
-    /// For a socket that has been counted.
-    pub fn new(gate: Arc<Inner>) -> Self {
-        Place { gate, served: None }
-    }
-
-    /// Leaves the session; the socket is still counted.
-    fn leave(&mut self) {
-        if let Some(served) = self.served.take() {
-            self.gate.links.lock().remove(&served.serial);
-            let wills = self.gate.router.close(&served.session, &served.link, served.will);
-            // While a bug unwinds, an intake that is part of it must not be called: a second panic would end the process.
-            if !std::thread::panicking() && !self.gate.is_stopping() {
-                self.gate.publish_wills(wills);
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.leave();
-        self.gate.sockets.fetch_sub(1, Ordering::AcqRel);
-        self.gate.closed.notify_waiters();
-    }
-}
-
 /// How a connection ends.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// DISCONNECT.
     Goodbye,
     /// DISCONNECT that wants the will published.
@@ -148,34 +100,35 @@ enum Pause {
 
 /// What is due when a message of QoS 1 or 2 is kept.
 #[derive(Debug, Clone, Copy)]
-struct Due {
-    kind: AckKind,
-    id: u16,
-    reason: Reason,
+pub(super) struct Due {
+    pub kind: AckKind,
+    pub id: u16,
+    pub reason: Reason,
 }
 
-struct Connection {
-    gate: Arc<Inner>,
+/// The task's state.
+pub(super) struct Connection {
+    pub gate: Arc<Inner>,
     stream: TcpStream,
-    version: Version,
-    session: Arc<Session>,
+    pub version: Version,
+    pub session: Arc<Session>,
     link: Arc<Link>,
     writer: Writer,
     buf: BytesMut,
     /// Size of the next read.
     chunk: usize,
-    out: BytesMut,
-    outstanding: Outstanding<Due>,
+    pub out: BytesMut,
+    pub outstanding: Outstanding<Due>,
     /// QoS 2 messages of this connection between PUBREC and PUBREL.
-    unreleased: usize,
-    aliases: Vec<Bytes>,
-    stalled: Option<(Message, Receipt)>,
+    pub unreleased: usize,
+    pub aliases: Vec<Bytes>,
+    pub stalled: Option<(Message, Receipt)>,
     large: Option<(OwnedSemaphorePermit, Instant)>,
     keep_alive: Option<Duration>,
     heard: Instant,
     /// When it last took anything written to it.
     wrote: Instant,
-    messages: u64,
+    pub messages: u64,
     bytes_out: u64,
 }
 
@@ -250,60 +203,6 @@ pub async fn run(mut place: Place, stream: TcpStream, peer: SocketAddr, crowded:
     }
 }
 
-/// Reads until the first packet is there. `None`: the client is gone.
-async fn first_packet(
-    gate: &Inner,
-    stream: &TcpStream,
-    buf: &mut BytesMut,
-) -> Result<Connect, Option<wire::ConnectFault>> {
-    loop {
-        let fault = |fault| Some(wire::ConnectFault { version: None, fault });
-        if buf.first().is_some_and(|&first| first != 0x10) {
-            return Err(fault(Fault::protocol("the first packet is not CONNECT")));
-        }
-        if let Framing::Whole { length, header } = wire::framing(buf, CONNECT_MAX).map_err(fault)? {
-            let whole = buf.split_to(length);
-            return Connect::read(&whole, header).map_err(Some);
-        }
-        stream.readable().await.map_err(|_| None)?;
-        buf.reserve(*READ.start());
-        match stream.try_read_buf(buf) {
-            Ok(0) => return Err(None),
-            Ok(read) => drop(gate.counters.bytes_in.fetch_add(read as u64, Ordering::Relaxed)),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(None),
-        }
-    }
-}
-
-fn admissible(gate: &Inner, connect: &Connect, crowded: bool) -> Result<(), Reason> {
-    if gate.is_stopping() {
-        return Err(Reason::SERVER_SHUTTING_DOWN);
-    }
-    if connect.extended_authentication {
-        return Err(Reason::BAD_AUTHENTICATION_METHOD);
-    }
-    let nameless = connect.client.is_empty() && connect.version == Version::V311 && !connect.clean;
-    if nameless || connect.client.len() > CLIENT_ID_MAX {
-        return Err(Reason::CLIENT_ID_NOT_VALID);
-    }
-    if let Some(rules) = &gate.options.rules {
-        if !rules.admit(&connect.client, connect.user.as_deref(), connect.password.as_deref()) {
-            return Err(Reason::NOT_AUTHORIZED);
-        }
-        if let Some(will) = &connect.will
-            && !str::from_utf8(&will.message.topic).is_ok_and(|topic| rules.may_publish(&connect.client, topic))
-        {
-            return Err(Reason::NOT_AUTHORIZED);
-        }
-    }
-    // One that takes over its own older connection frees a place.
-    if crowded && !gate.router.is_live(&connect.client) {
-        return Err(Reason::QUOTA_EXCEEDED);
-    }
-    Ok(())
-}
-
 /// Opens the session and writes the CONNACK and what the client has not acknowledged earlier.
 fn open(place: &mut Place, stream: TcpStream, connect: Connect, buf: BytesMut, mut out: BytesMut) -> Connection {
     let gate = place.gate.clone();
@@ -363,12 +262,6 @@ fn open(place: &mut Place, stream: TcpStream, connect: Connect, buf: BytesMut, m
         bytes_out: 0,
         gate,
     }
-}
-
-/// A client id nobody else has, nor can guess.
-fn assigned_name(serial: u64) -> String {
-    use std::hash::BuildHasher;
-    format!("dashlight-{serial}-{:016x}", std::hash::RandomState::new().hash_one(serial))
 }
 
 impl Connection {
@@ -503,145 +396,6 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, mut publish: Publish, received_ms: i64) -> Result<(), End> {
-        if let Some(alias) = publish.alias {
-            self.resolve(alias, &mut publish.topic)?;
-        }
-        let room = usize::from(self.gate.options.receive_maximum.max(1));
-        if publish.qos > 0 && self.outstanding.len() + self.unreleased >= room && self.version == Version::V5 {
-            let why = "more messages than Receive Maximum allows wait for their acknowledgement";
-            return Err(Fault::new(Reason::RECEIVE_MAXIMUM_EXCEEDED, why).into());
-        }
-        if let Some(rules) = &self.gate.options.rules
-            && !str::from_utf8(&publish.topic).is_ok_and(|topic| rules.may_publish(&self.session.client, topic))
-        {
-            return self.forbid(&publish);
-        }
-        let receipt = match publish.qos {
-            0 => Receipt::none(),
-            1 => {
-                let due = Due { kind: AckKind::PubAck, id: publish.id, reason: Reason::SUCCESS };
-                let (ledger, ticket) = self.outstanding.open(due);
-                Receipt::new(ledger, ticket)
-            }
-            _ => {
-                let due = Due { kind: AckKind::PubRec, id: publish.id, reason: Reason::SUCCESS };
-                let (ledger, ticket) = self.outstanding.open(due);
-                if !self.session.inbound.take(publish.id, &ledger, ticket) {
-                    return Ok(());
-                }
-                Receipt::new(self.session.inbound.clone(), u64::from(publish.id))
-            }
-        };
-        if self.gate.router.wants(publish.retain) {
-            self.gate.router.publish(&publish, self.session.serial);
-        }
-        // A server's own topics are nobody's readings.
-        if publish.topic.first() == Some(&b'$') {
-            receipt.kept();
-            return Ok(());
-        }
-        let message = Message { topic: publish.topic, payload: publish.payload, received_ms };
-        match self.gate.intake.offer(message, receipt) {
-            Ok(()) => self.messages += 1,
-            Err(back) => self.stalled = Some(back),
-        }
-        Ok(())
-    }
-
-    /// A message the client may not publish: MQTT 5 has a code for it, 3.1.1 only the closed connection.
-    fn forbid(&mut self, publish: &Publish) -> Result<(), End> {
-        let kind = match publish.qos {
-            0 => return Ok(()),
-            1 => AckKind::PubAck,
-            _ => AckKind::PubRec,
-        };
-        if self.version == Version::V311 {
-            return Err(Fault::new(Reason::NOT_AUTHORIZED, "a topic the client may not publish on").into());
-        }
-        let (ledger, ticket) = self.outstanding.open(Due { kind, id: publish.id, reason: Reason::NOT_AUTHORIZED });
-        ledger.settle(ticket, Fate::Kept);
-        Ok(())
-    }
-
-    fn resolve(&mut self, alias: u16, topic: &mut Bytes) -> Result<(), Fault> {
-        if alias > self.gate.options.alias_maximum {
-            return Err(Fault::new(Reason::TOPIC_ALIAS_INVALID, "a topic alias beyond the maximum"));
-        }
-        let at = usize::from(alias) - 1;
-        if topic.is_empty() {
-            let known = self.aliases.get(at).filter(|known| !known.is_empty());
-            *topic = known.ok_or(Fault::protocol("a topic alias that stands for nothing"))?.clone();
-            return Ok(());
-        }
-        if self.aliases.len() <= at {
-            self.aliases.resize(at + 1, Bytes::new());
-        }
-        // A copy: it outlives the read buffer.
-        self.aliases[at] = Bytes::copy_from_slice(topic);
-        Ok(())
-    }
-
-    fn handle(&mut self, packet: Packet) -> Result<(), End> {
-        let version = self.version;
-        match packet {
-            Packet::PingReq => wire::pingresp(&mut self.out),
-            Packet::PubRel(ack) => {
-                let known = self.session.inbound.release(ack.id);
-                self.unreleased -= usize::from(known).min(self.unreleased);
-                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
-                wire::ack(&mut self.out, version, AckKind::PubComp, ack.id, reason);
-            }
-            // An acknowledgement of what is not out is ignored: the client may have had it from an earlier connection.
-            Packet::PubAck(ack) | Packet::PubComp(ack) => drop(self.session.acknowledged(ack.id)),
-            Packet::PubRec(ack) if ack.reason.0 >= Reason::UNSPECIFIED.0 => drop(self.session.acknowledged(ack.id)),
-            Packet::PubRec(ack) => {
-                let known = self.session.received(ack.id);
-                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
-                wire::ack(&mut self.out, version, AckKind::PubRel, ack.id, reason);
-            }
-            Packet::Subscribe(subscribe) => self.subscribe(&subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
-            Packet::Disconnect(disconnect) => {
-                if let Some(seconds) = disconnect.session_expiry {
-                    if seconds > 0 && self.session.expiry() == 0 {
-                        return Err(
-                            Fault::protocol("a session that ends with its connection cannot be prolonged").into()
-                        );
-                    }
-                    self.session.set_expiry(seconds);
-                }
-                let with_will = disconnect.reason == Reason::WITH_WILL;
-                return Err(if with_will { End::GoodbyeWithWill } else { End::Goodbye });
-            }
-            Packet::Connect(_) | Packet::Publish(_) => return Err(Fault::protocol("a second CONNECT").into()),
-        }
-        Ok(())
-    }
-
-    fn subscribe(&mut self, subscribe: &Subscribe) {
-        let rules = self.gate.options.rules.as_deref();
-        let codes: Vec<Reason> = subscribe
-            .filters
-            .iter()
-            .map(|filter| match rules {
-                Some(rules) if !rules.may_subscribe(&self.session.client, &filter.path) => Reason::NOT_AUTHORIZED,
-                _ => self.gate.router.subscribe(&self.session, filter, subscribe.identifier),
-            })
-            .collect();
-        wire::suback(&mut self.out, self.version, subscribe.id, &codes);
-    }
-
-    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
-        let code = |path: &String| match self.gate.router.unsubscribe(&self.session, path) {
-            Ok(true) => Reason::SUCCESS,
-            Ok(false) => Reason::NO_SUBSCRIPTION_EXISTED,
-            Err(_) => Reason::FILTER_INVALID,
-        };
-        let codes: Vec<Reason> = unsubscribe.filters.iter().map(code).collect();
-        wire::unsuback(&mut self.out, self.version, unsubscribe.id, &codes);
-    }
-
     /// Offers again what the intake had no room for.
     fn retry(&mut self) {
         self.heard = Instant::now();
@@ -746,18 +500,4 @@ impl Connection {
 
 fn kibibytes(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
-}
-
-/// Writes the last words, closes our side, and reads what still comes for a moment: a socket closed with unread bytes
-/// resets the connection, and the client would never read why.
-async fn farewell(mut stream: TcpStream, out: &[u8]) {
-    let last_words = async {
-        stream.write_all(out).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    // A client that does not read them, or goes on writing, has had its chance.
-    let _ = tokio::time::timeout(FAREWELL, last_words).await;
 }

@@ -8,13 +8,19 @@
 //! | file | what it owns |
 //! |---|---|
 //! | here | ports, acceptors, the list of connections, the gate's own messages, the orderly stop |
-//! | `connection` | one device's connection from CONNECT to its end |
-//! | `session` | what outlives a connection: queue, window, subscriptions, unreleased QoS 2 ids |
+//! | `connection` | one device's connection: the task that reads, waits, acknowledges and ends |
+//! | `handshake`, `packets` | its beginning and end; what it does with each packet |
+//! | `place` | what a connection holds of the gate, given up whatever way it ends |
+//! | `session`, `inbound` | what outlives a connection: queue, window, subscriptions; unreleased QoS 2 ids |
 //! | `router` | sessions by client id, who gets what, retained messages, wills |
 //! | `tree` | filters to subscribers |
 
 mod connection;
+mod handshake;
+mod inbound;
 mod options;
+mod packets;
+mod place;
 mod router;
 mod session;
 mod tree;
@@ -187,6 +193,11 @@ impl Gate {
     /// Clients connected.
     pub fn clients(&self) -> usize {
         self.inner.links.lock().len()
+    }
+
+    /// Sessions held, with or without a connection.
+    pub fn sessions(&self) -> usize {
+        self.inner.router.sessions()
     }
 
     /// What has been counted.
@@ -379,7 +390,7 @@ async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>) {
         match accepted {
             Ok((stream, peer)) => {
                 let before = gate.sockets.fetch_add(1, Ordering::AcqRel);
-                let place = connection::Place::new(gate.clone());
+                let place = place::Place::new(gate.clone());
                 if before >= gate.options.max_connections + LOBBY {
                     gate.counters.refused.fetch_add(1, Ordering::Relaxed);
                     continue;

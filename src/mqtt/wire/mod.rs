@@ -10,6 +10,7 @@
 
 mod properties;
 mod read;
+mod reader;
 mod write;
 
 pub use properties::forwardable;

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Fault;
-use super::read::Reader;
+use super::reader::Reader;
 
 /// Property identifiers (MQTT 5.0 section 2.2.2.2).
 pub mod id {

@@ -114,10 +114,7 @@ fn an_mqtt_5_session_ends_when_its_time_is_over() {
     let (client, connack) = bench.client5_with("short", false, &[17, 0, 0, 0, 1]);
     assert_eq!(connack[2], 1, "within a second it is there");
     client.vanish();
-    until("its time is over", || {
-        let sessions = bench.gate.inner.router.sessions();
-        sessions == 0
-    });
+    until("its time is over", || bench.gate.sessions() == 0);
     let (mut client, connack) = bench.client5_with("short", false, &[]);
     assert_eq!(connack[2], 0);
     client.send(&[0xe0, 7, 0, 5, 17, 0, 0, 0, 9]);
@@ -131,7 +128,7 @@ fn of_sessions_beyond_the_bound_the_one_away_longest_is_forgotten() {
         let (client, _) = bench.client5_with(&format!("c{n}"), true, &SESSION_FOR_EVER);
         client.vanish();
         until("it is away", || bench.gate.clients() == 0);
-        until("there are no more than three", || bench.gate.inner.router.sessions() <= 3);
+        until("there are no more than three", || bench.gate.sessions() <= 3);
     }
     let present = |n: usize| bench.client5_with(&format!("c{n}"), false, &SESSION_FOR_EVER).1[2];
     assert_eq!(present(5), 1);
