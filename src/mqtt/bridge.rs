@@ -33,6 +33,8 @@ const OUTSTANDING: usize = 65_536;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// First and longest wait before the next attempt to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long the broker is given to read our last words.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// Acknowledgements handed to the client library at once.
 const REQUESTS: usize = 1_024;
 
@@ -151,7 +153,7 @@ impl Bridge {
         self.shared.messages.load(Ordering::Relaxed)
     }
 
-    /// Messages of QoS 1 acknowledged to it.
+    /// Acknowledgements sent to it; of those sent when a connection broke, some may not have arrived.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
@@ -190,6 +192,8 @@ struct Client {
     client: AsyncClient,
     events: Option<EventLoop>,
     desk: Desk,
+    /// Told to stop: nothing more is taken.
+    finishing: bool,
 }
 
 /// What has been received and not yet acknowledged.
@@ -212,9 +216,10 @@ impl Desk {
         Desk { intake, wake, outstanding, held: VecDeque::new(), acks: VecDeque::new(), lost: false }
     }
 
-    /// After a new connection: the broker sends again what was not acknowledged on the old one, with packet ids of which
-    /// ours of before must not speak. What is held stays: if the broker lost the session, nobody else has it.
-    fn reconnected(&mut self) {
+    /// When a connection is over: on the next the broker sends again what was not acknowledged, and if it has lost the
+    /// session, the same packet ids stand for other messages; so no acknowledgement of the old one may go out. What is held
+    /// stays: if the broker lost the session, nobody else has it.
+    fn disconnected(&mut self) {
         self.outstanding = Outstanding::new(OUTSTANDING, self.wake.clone());
         self.acks.clear();
         self.lost = false;
@@ -275,7 +280,9 @@ impl Desk {
 /// What the loop woke up for.
 enum Woken {
     Event(Box<Result<Event, rumqttc::ConnectionError>>),
-    Stop,
+    /// It is to stop, and nothing is outstanding any more.
+    Done,
+    /// A message was not kept.
     Lost,
 }
 
@@ -293,7 +300,15 @@ impl Client {
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(10);
         events.set_network_options(network);
-        Client { desk: Desk::new(intake.clone()), options, intake, shared, client, events: Some(events) }
+        Client {
+            desk: Desk::new(intake.clone()),
+            options,
+            intake,
+            shared,
+            client,
+            events: Some(events),
+            finishing: false,
+        }
     }
 
     async fn run(mut self) {
@@ -302,25 +317,27 @@ impl Client {
         let mut subscribed = false;
         loop {
             match self.next(&mut events).await {
-                Woken::Stop => return self.finish(events).await,
+                Woken::Done => return self.finish(events).await,
+                Woken::Lost if self.finishing => return,
                 Woken::Lost => {
                     self.shared.away("a message could not be kept; the broker is asked to send it again");
                     events.clean();
-                    self.desk.reconnected();
+                    self.desk.disconnected();
                     if self.pause(&mut backoff).await {
                         return;
                     }
                 }
                 Woken::Event(event) => match *event {
                     Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                        self.desk.reconnected();
                         if ack.session_present && subscribed {
                             self.connected(&mut backoff);
                         } else {
                             let filters = self.options.filters.iter();
                             let filters = filters.map(|path| SubscribeFilter::new(path.clone(), QoS::AtLeastOnce));
+                            // With nothing queued yet on this connection there is room for it.
                             if self.client.try_subscribe_many(filters).is_err() {
                                 events.clean();
+                                self.desk.disconnected();
                             }
                         }
                     }
@@ -338,12 +355,16 @@ impl Client {
                             self.connected(&mut backoff);
                         }
                     }
+                    // Not taken, not acknowledged: the broker sends it again next time.
+                    Ok(Event::Incoming(Packet::Publish(_))) if self.finishing => {}
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
                         self.shared.messages.fetch_add(1, Ordering::Relaxed);
                         self.desk.take(publish);
                     }
                     Ok(_) => {}
                     Err(error) => {
+                        // The client library has dropped the acknowledgements it had not sent.
+                        self.desk.disconnected();
                         let reason = error.to_string();
                         self.shared.away(&harmless(&reason, 200));
                         tracing::warn!(broker = %self.options.broker, reason = %harmless(&reason, 200), "the MQTT broker is away");
@@ -386,6 +407,9 @@ impl Client {
             if self.desk.lost {
                 return Woken::Lost;
             }
+            if self.finishing && self.desk.outstanding.is_empty() && self.desk.acks.is_empty() {
+                return Woken::Done;
+            }
             rested |= self.desk.held.len() < HOLD;
             if rested && let Some(events) = events.take() {
                 poll = Some(Box::pin(events.poll()));
@@ -399,30 +423,17 @@ impl Client {
                 () = self.desk.wake.rung() => {}
                 () = intake.room(), if full => self.desk.offer(),
                 () = breather.as_mut(), if !rested => rested = true,
-                _ = stopping.wait_for(|&stopping| stopping) => return Woken::Stop,
+                _ = stopping.wait_for(|&stopping| stopping), if !self.finishing => self.finishing = true,
             }
         }
     }
 
-    /// Waits for what is outstanding, acknowledges it, and disconnects. Bounded by whoever waits for it.
-    async fn finish(mut self, mut events: EventLoop) {
-        let intake = self.intake.clone();
-        loop {
-            self.desk.wake.listen();
-            self.desk.settle(&self.client, &self.shared.acknowledged);
-            if self.desk.lost || self.desk.outstanding.is_empty() && self.desk.acks.is_empty() {
-                break;
-            }
-            let full = !self.desk.held.is_empty();
-            tokio::select! {
-                () = self.desk.wake.rung() => {}
-                () = intake.room(), if full => self.desk.offer(),
-                // Messages that still come are not taken: the broker sends them again next time.
-                event = events.poll() => if event.is_err() { return },
-            }
-        }
+    /// Disconnects, after everything outstanding is settled. The session stays at the broker.
+    async fn finish(self, mut events: EventLoop) {
         if self.client.try_disconnect().is_ok() {
-            while !matches!(events.poll().await, Err(_) | Ok(Event::Outgoing(rumqttc::Outgoing::Disconnect))) {}
+            // The broker closes the connection once it has read everything before: only then are we sure that it did.
+            let closed = async { while events.poll().await.is_ok() {} };
+            let _ = tokio::time::timeout(GOODBYE, closed).await;
         }
         self.shared.away("stopped");
     }

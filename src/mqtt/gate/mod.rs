@@ -200,6 +200,11 @@ impl Gate {
         self.inner.router.sessions()
     }
 
+    /// Subscriptions held.
+    pub fn subscriptions(&self) -> usize {
+        self.inner.router.subscriptions()
+    }
+
     /// What has been counted.
     pub fn counts(&self) -> GateCounts {
         let Counters { accepted, refused, malformed, lost, messages, bytes_in, bytes_out, restarts } =

@@ -111,6 +111,11 @@ impl Router {
         self.sessions.lock().len()
     }
 
+    /// Subscriptions held.
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Acquire)
+    }
+
     /// Opens a session for a connection, taking it over from an older one.
     pub fn open(&self, client: &str, clean: bool, expiry: u32, link: &Arc<Link>) -> Opened {
         let mut sessions = self.sessions.lock();
