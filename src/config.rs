@@ -198,12 +198,6 @@ impl Config {
             && check::is_loopback(&self.mqtt.listen);
         self.simulate.cars.unwrap_or(if demo { DEMO } else { 0 })
     }
-
-    /// MQTT connections that the simulated cars share.
-    pub fn simulated_connections(&self) -> usize {
-        let cars = self.simulated_cars();
-        self.simulate.connections.unwrap_or(100).min(cars)
-    }
 }
 
 impl Source {

@@ -59,6 +59,10 @@ fn start_logging(config: &Config, options: &run::RunOptions) -> Result<(), Failu
             None => logging::init(level, &Target::Nowhere).map_err(Failure::running)?,
         }
     }
+    match &options.file {
+        Some(file) => tracing::info!("configuration: {}", file.display()),
+        None => tracing::info!("configuration: the defaults, without a file"),
+    }
     for warning in &options.warnings {
         tracing::warn!("{warning}");
     }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use super::error::ConfigError;
 use super::load::Loaded;
 use super::secret::MQTT_PASSWORD;
-use super::{Codec, Config, Mqtt, Source};
+use super::{Codec, Config, Source};
 
 /// Says what is wrong with a value, to be read after its key; `Ok` if nothing.
 type Verdict = Result<(), String>;
@@ -102,7 +102,7 @@ fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
 
 /// The address that a listener is to bind, `None` for an empty one (no listener). A port alone (`:1883`) is for every
 /// interface.
-pub fn listen_address(text: &str) -> Result<Option<SocketAddr>, String> {
+fn listen_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -119,18 +119,11 @@ pub fn listen_address(text: &str) -> Result<Option<SocketAddr>, String> {
 }
 
 /// Whether a listener with this address can be reached from this machine only; also if there is none.
-pub fn is_loopback(listen: &str) -> bool {
+pub(super) fn is_loopback(listen: &str) -> bool {
     match listen_address(listen) {
         Ok(Some(address)) => address.ip().is_loopback(),
         Ok(None) => true,
         Err(_) => false,
-    }
-}
-
-impl Mqtt {
-    /// The address of the embedded broker; `None`: there is none. A bad address was refused when the configuration was read.
-    pub fn listen_address(&self) -> Option<SocketAddr> {
-        listen_address(&self.listen).ok().flatten()
     }
 }
 

@@ -132,10 +132,11 @@ fn good_files_are_read() {
         ("[kafka.properties]\n'linger.ms' = 5\n'log.connection.close' = false", |c| {
             c.kafka.properties["linger.ms"] == "5" && c.kafka.properties["log.connection.close"] == "false"
         }),
-        ("[mqtt]\nlisten = ''", |c| c.mqtt.listen_address().is_none()),
-        ("[mqtt]\nlisten = '0.0.0.0:1883'", |c| c.mqtt.listen_address().is_some_and(|a| a.port() == 1883)),
-        ("[mqtt]\nlisten = '[::1]:0'", |c| c.mqtt.listen_address().is_some_and(|a| a.is_ipv6())),
-        ("[mqtt]\nlisten = 'localhost:1884'", |c| c.mqtt.listen_address().is_some_and(|a| a.ip().is_loopback())),
+        ("[mqtt]\nlisten = ''", |c| c.mqtt.listen.is_empty()),
+        ("[mqtt]\nlisten = '0.0.0.0:1883'", |c| c.simulated_cars() == 0),
+        ("[mqtt]\nlisten = ':1883'", |c| c.simulated_cars() == 0),
+        ("[mqtt]\nlisten = '[::1]:0'", |c| c.simulated_cars() == 100),
+        ("[mqtt]\nlisten = 'localhost:1884'", |c| c.simulated_cars() == 100),
         ("[mqtt]\nconnect = ['mqtt://edge', 'mqtt://op@10.0.0.7:1884', 'mqtt://[fe80::1]']", |c| {
             c.mqtt.connect.len() == 3
         }),

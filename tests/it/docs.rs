@@ -161,3 +161,22 @@ fn the_page_on_records_names_every_field_that_is_written() {
         }
     }
 }
+
+#[test]
+fn every_link_between_our_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "models/README.md"].map(|name| root.join(name)).into_iter();
+    let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut dead = Vec::new();
+    for page in pages.chain(docs).filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if !target.contains("://") && !file.is_empty() && !page.parent().unwrap().join(file).exists() {
+                dead.push(format!("{}: {target}", page.strip_prefix(root).unwrap().display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:?}");
+}

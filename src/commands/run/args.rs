@@ -206,7 +206,7 @@ mod tests {
         let settings = parse("--simulate off --mqtt-listen off").unwrap().settings;
         let config = Inputs { flags: settings.given(), ..Inputs::default() }.load().unwrap().config;
         assert_eq!(config.simulated_cars(), 0);
-        assert_eq!(config.mqtt.listen_address(), None);
+        assert_eq!(config.mqtt.listen, "");
     }
 
     #[test]
