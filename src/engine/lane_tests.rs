@@ -1,3 +1,5 @@
+//! A lane from payload to verdict, with a detector and a fleet of its own.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
