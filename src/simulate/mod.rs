@@ -11,7 +11,7 @@
 //! | `faithful` | the original demo's recurrences |
 //! | [`labels`] | the labels file |
 //! | [`live`] | the fleet as MQTT publishers |
-//! | [`link`] | one publishing MQTT connection |
+//! | [`link`], `outbox` | one publishing MQTT connection, and its packets |
 //! | [`sensor`] | the sensors by position |
 
 mod car;
@@ -23,7 +23,13 @@ pub mod fleet;
 pub mod labels;
 pub mod link;
 pub mod live;
+mod outbox;
 pub mod sensor;
 
 pub use fault::{FaultClass, FaultKind, KINDS, Onset, faults};
 pub use fleet::{DEFAULT_FAULTS, Faults, Fleet, FleetError, FleetOptions, Label, car_name, car_number};
+
+#[cfg(test)]
+mod link_tests;
+#[cfg(test)]
+mod tests;

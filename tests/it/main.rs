@@ -12,5 +12,6 @@ mod kafka;
 mod mqtt;
 mod run;
 mod servers;
+mod simulate;
 mod support;
 mod train;
