@@ -205,6 +205,19 @@ impl Detector {
         }
     }
 
+    /// How much each sensor adds to what was strange about the reading just judged, breach or not `[S]`; the unit is of no
+    /// meaning. To measure attribution by.
+    pub fn guilt<'a>(&self, state: &CarState, scratch: &'a mut Scratch) -> &'a [f32] {
+        match &self.rule {
+            Rule::Mse { .. } => {
+                scratch.guilt.clear();
+                scratch.guilt.extend(scratch.sigmas.iter().map(|error| error * error));
+            }
+            Rule::Residuals(judge) => judge.guilt(state, scratch),
+        }
+        &scratch.guilt
+    }
+
     /// Whether `state` was made by a detector of this shape.
     fn fits(&self, state: &CarState) -> bool {
         let (rows, sources) = match &self.rule {

@@ -359,6 +359,24 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// How much each sensor adds to the residuals of all sources, now and smoothed; into `scratch.guilt`.
+    pub fn guilt(&self, state: &CarState, scratch: &mut Scratch) {
+        let s = self.sensors;
+        let lambda = self.learned.smoothing;
+        let widen = (2.0 - lambda) / lambda;
+        let Scratch { guilt, residual, .. } = scratch;
+        guilt.clear();
+        guilt.resize(s, 0.0);
+        let own = state.planes[self.lag_rows * s..].chunks_exact(3 * s);
+        for (z, own) in residual.chunks_exact(s).zip(own) {
+            for ((sum, z), e) in guilt.iter_mut().zip(z).zip(own) {
+                *sum += z * z + widen * e * e;
+            }
+        }
+    }
+}
+
 /// How fast a car's own bias and gain follow.
 struct Pace {
     bias: f32,

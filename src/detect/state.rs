@@ -96,9 +96,9 @@ impl CarState {
         self.episode.as_deref()
     }
 
-    /// How a sensor's data were in the latest judged reading, and for how many judged readings.
+    /// The verdict on a sensor's data, and for how many judged readings it has stood.
     pub fn quality(&self, sensor: usize) -> (SensorQuality, u16) {
-        self.runs.get(sensor).map_or_else(Default::default, |run| (run.quality, run.length))
+        self.runs.get(sensor).map_or_else(Default::default, |run| (run.quality, run.standing))
     }
 
     /// Marks the open episode as seen by an operator. Whether there was one.
