@@ -48,9 +48,9 @@ impl Default for Options {
             target: 0.02,
             lags: 3,
             smoothing: 0.3,
-            breaches: 3,
-            window: 5,
-            quiet: 12,
+            breaches: 2,
+            window: 3,
+            quiet: 30,
             immaterial: Vec::new(),
             known_cars: 0,
         }
@@ -134,6 +134,7 @@ pub fn calibrate<E>(
         deviation,
         immaterial: options.immaterial.clone(),
         stuck_after: usual.stuck_after(),
+        together: f32::MAX,
         linear: None,
         sources: Vec::new(),
         cars: BTreeMap::new(),
@@ -150,24 +151,32 @@ pub fn calibrate<E>(
     pass(Part::HeldOut, &mut |reading| expects |= reading.expected.len() == s).map_err(CalibrateError::Readings)?;
     let unit = |kind| Source { kind, scale: vec![1.0; s], tail: vec![1.0; s], joint: f32::MAX, sensor: f32::MAX };
     learned.sources.extend(expects.then(|| unit(SourceKind::Model)));
-    if let Some(linear) = &learned.linear {
+    if let Some(linear) = &mut learned.linear {
         learned.sources.push(unit(SourceKind::Lagged));
-        learned.sources.extend((!linear.conditional.is_empty()).then(|| unit(SourceKind::Conditional)));
+        if expects {
+            // A model already expects of each sensor what the others say, and knows more than straight lines.
+            linear.conditional.clear();
+        } else if !linear.conditional.is_empty() {
+            learned.sources.push(unit(SourceKind::Conditional));
+        }
     }
-    let mut sizes = Sizes::new(s, learned.sources.len());
-    run_held_out(schema, names, &learned, true, &mut pass, |car, scratch, _| sizes.add(car, scratch))?;
-    if sizes.readings < 30 {
-        return Err(CalibrateError::TooFew { part: "held-out", found: sizes.readings, needed: 30 });
+    let mut sizes = Sizes::new(&learned);
+    // A companion of some hundred coefficients fits readings it has seen hardly better than others: it is measured on all.
+    let both = [Part::Training, Part::HeldOut];
+    run(schema, names, &learned, &both, true, &mut pass, |reading, scratch, _| sizes.add(reading, scratch))?;
+    if sizes.held_out < 30 {
+        return Err(CalibrateError::TooFew { part: "held-out", found: sizes.held_out, needed: 30 });
     }
     sizes.set(&mut learned, names, options.known_cars);
 
     // Tails of each sensor, then thresholds of the channels built on them.
-    let share = options.target / (2 * learned.sources.len()).max(1) as f64;
     let blocks_per_day = 86_400_000.0 / (f64::from(learned.interval_ms.max(1)) * f64::from(BLOCK));
-    let probability = (share / blocks_per_day).min(0.5);
+    let probability = options.target / blocks_per_day;
     for stage in [Stage::Tails, Stage::Thresholds] {
         let mut maxima = Maxima::new(stage, s, &learned);
-        run_held_out(schema, names, &learned, false, &mut pass, |car, _, state| maxima.add(car, state))?;
+        run(schema, names, &learned, &[Part::HeldOut], false, &mut pass, |reading, scratch, state| {
+            maxima.add(reading.car, scratch, state);
+        })?;
         maxima.set(&mut learned, probability);
     }
     let calibration = Calibration::Residuals(Box::new(learned));
@@ -181,30 +190,34 @@ fn lags_worth_fitting(wanted: u8, sensors: usize, readings: u64) -> u8 {
     (0..=wanted.min(3)).rev().find(|&lags| readings >= 10 * (u64::from(lags) * per_lag + 1)).unwrap_or(0)
 }
 
-/// Runs a detector over the held-out readings; `each` hears of every judged one: its car's number, the scratch and state.
-fn run_held_out<E>(
+/// Runs a detector over the readings of these parts; `each` hears of every judged one.
+fn run<E>(
     schema: &Schema,
     names: &[String],
     learned: &Residuals,
+    parts: &[Part],
     frozen: bool,
     pass: &mut impl FnMut(Part, &mut dyn FnMut(Reading<'_>)) -> Result<(), E>,
-    mut each: impl FnMut(u32, &Scratch, &CarState),
+    mut each: impl FnMut(&Reading<'_>, &Scratch, &CarState),
 ) -> Result<(), CalibrateError<E>> {
     let detector = Detector::new(&Calibration::Residuals(Box::new(learned.clone())), schema)?;
     let detector = if frozen { detector.frozen() } else { detector };
     let mut states: FxHashMap<u32, CarState> = FxHashMap::default();
     let mut scratch = Scratch::default();
-    pass(Part::HeldOut, &mut |reading| {
-        let state = states
-            .entry(reading.car)
-            .or_insert_with(|| detector.car(names.get(reading.car as usize).map(String::as_str)));
-        let judged = state.judged;
-        detector.observe(state, reading.time_ms, reading.values, reading.expected, &mut scratch);
-        if state.judged != judged {
-            each(reading.car, &scratch, state);
-        }
-    })
-    .map_err(CalibrateError::Readings)
+    for &part in parts {
+        pass(part, &mut |reading| {
+            let state = states
+                .entry(reading.car)
+                .or_insert_with(|| detector.car(names.get(reading.car as usize).map(String::as_str)));
+            let judged = state.judged;
+            detector.observe(state, reading.time_ms, reading.values, reading.expected, &mut scratch);
+            if state.judged != judged {
+                each(&reading, &scratch, state);
+            }
+        })
+        .map_err(CalibrateError::Readings)?;
+    }
+    Ok(())
 }
 
 /// What sensors usually do: first pass over the training readings.
@@ -382,7 +395,7 @@ impl<'a> Fit<'a> {
             })
             .collect();
         self.seen += 1;
-        if past.known >= self.lags && self.seen % self.every == 0 {
+        if past.known >= self.lags && self.seen.is_multiple_of(self.every) {
             self.count += 1;
             if self.own.n > 0 {
                 self.row.clear();
@@ -394,13 +407,13 @@ impl<'a> Fit<'a> {
                     cross.iter_mut().zip(&now).for_each(|(sum, q)| *sum += x * q);
                 }
             } else {
-                for i in 0..s {
+                for (i, (gram, &q)) in self.grams.iter_mut().zip(&now).enumerate() {
                     self.row.clear();
                     self.row.extend((0..self.lags).map(|lag| past.rows[lag * s + i]));
                     self.row.push(1.0);
-                    self.grams[i].add_outer(&self.row, 1.0);
+                    gram.add_outer(&self.row, 1.0);
                     for (r, &x) in self.row.iter().enumerate() {
-                        self.cross[r * s + i] += x * now[i];
+                        self.cross[r * s + i] += x * q;
                     }
                 }
             }
@@ -483,11 +496,14 @@ const SHRINK: f64 = 0.02;
 /// How large residuals usually are: of the fleet, and of each car.
 struct Sizes {
     s: usize,
-    readings: u64,
-    fleet: Moments,
-    cars: FxHashMap<u32, Moments>,
+    kinds: Vec<SourceKind>,
+    /// Readings that count for every source.
+    held_out: u64,
+    fleet: Vec<Moments>,
+    cars: FxHashMap<u32, Vec<Moments>>,
 }
 
+/// Of the residuals of one source.
 #[derive(Clone)]
 struct Moments {
     count: f64,
@@ -507,48 +523,65 @@ impl Moments {
             *squares += f64::from(r) * f64::from(r);
         }
     }
+
+    fn mean(&self, i: usize) -> f64 {
+        self.sum[i] / self.count.max(1.0)
+    }
+
+    /// Root mean square.
+    fn size(&self, i: usize) -> f64 {
+        (self.squares[i] / self.count.max(1.0)).sqrt()
+    }
+
+    /// Standard deviation.
+    fn around(&self, i: usize) -> f64 {
+        (self.squares[i] / self.count.max(1.0) - self.mean(i).powi(2)).max(0.0).sqrt()
+    }
 }
 
 impl Sizes {
-    fn new(s: usize, sources: usize) -> Self {
-        Sizes { s, readings: 0, fleet: Moments::new(s * sources), cars: FxHashMap::default() }
+    fn new(learned: &Residuals) -> Self {
+        let s = learned.mean.len();
+        let kinds: Vec<SourceKind> = learned.sources.iter().map(|source| source.kind).collect();
+        Sizes { s, held_out: 0, fleet: vec![Moments::new(s); kinds.len()], kinds, cars: FxHashMap::default() }
     }
 
-    fn add(&mut self, car: u32, scratch: &Scratch) {
-        self.readings += 1;
-        self.fleet.add(&scratch.residual);
-        self.cars.entry(car).or_insert_with(|| Moments::new(scratch.residual.len())).add(&scratch.residual);
+    fn add(&mut self, reading: &Reading<'_>, scratch: &Scratch) {
+        let of_model = reading.expected.len() == self.s;
+        let whole = of_model || !self.kinds.contains(&SourceKind::Model);
+        self.held_out += u64::from(whole);
+        let car = self.cars.entry(reading.car).or_insert_with(|| vec![Moments::new(self.s); self.kinds.len()]);
+        for (n, residuals) in scratch.residual.chunks_exact(self.s).enumerate() {
+            if of_model || self.kinds[n] != SourceKind::Model {
+                self.fleet[n].add(residuals);
+                car[n].add(residuals);
+            }
+        }
     }
 
     fn set(&self, learned: &mut Residuals, names: &[String], known_cars: usize) {
-        let s = self.s;
-        let size = |squares: f64, count: f64| (squares / count.max(1.0)).sqrt();
-        for (n, source) in learned.sources.iter_mut().enumerate() {
-            for i in 0..s {
-                let rms = size(self.fleet.squares[n * s + i], self.fleet.count);
+        for (source, fleet) in learned.sources.iter_mut().zip(&self.fleet) {
+            for i in 0..self.s {
                 // Rounding alone leaves residuals of 1e-7 or so of a standard deviation: nothing to stand on.
-                source.scale[i] = if learned.deviation[i] > 0.0 { rms.max(LEAST_SCALE) as f32 } else { 0.0 };
+                let scale = fleet.size(i).max(LEAST_SCALE) as f32;
+                source.scale[i] = if learned.deviation[i] > 0.0 { scale } else { 0.0 };
                 source.tail[i] = 3.0;
             }
             (source.joint, source.sensor) = (3.0, 1.0);
         }
+        learned.together = 3.0;
         if self.cars.len() > known_cars {
             return;
         }
         for (&car, moments) in &self.cars {
             let Some(name) = names.get(car as usize) else { continue };
-            let scales = learned.sources.iter().enumerate().map(|(n, source)| {
-                let scaled = |i: usize, x: f64| {
-                    if source.scale[i] > 0.0 { (x / f64::from(source.scale[i])) as f32 } else { 0.0 }
-                };
-                let mean = |i: usize| moments.sum[n * s + i] / moments.count.max(1.0);
-                let around = |i: usize| {
-                    (size(moments.squares[n * s + i], moments.count).powi(2) - mean(i).powi(2)).max(0.0).sqrt()
-                };
-                CarScales {
-                    bias: (0..s).map(|i| scaled(i, mean(i))).collect(),
-                    spread: (0..s).map(|i| scaled(i, around(i)).clamp(0.25, 4.0)).collect(),
-                }
+            let scales = learned.sources.iter().zip(moments).map(|(source, own)| {
+                let scaled = |i: usize, x: f64| if source.scale[i] > 0.0 { x as f32 / source.scale[i] } else { 0.0 };
+                // Of too few readings nothing is known.
+                let known = own.count >= 100.0;
+                let bias = (0..self.s).map(|i| if known { scaled(i, own.mean(i)) } else { 0.0 }).collect();
+                let spread = |i| if known { scaled(i, own.around(i)).clamp(0.25, 4.0) } else { 1.0 };
+                CarScales { bias, spread: (0..self.s).map(spread).collect() }
             });
             learned.cars.insert(name.clone(), scales.collect());
         }
@@ -587,7 +620,7 @@ struct Block {
 impl Maxima {
     fn new(stage: Stage, s: usize, learned: &Residuals) -> Self {
         let sources = learned.sources.len();
-        let count = if stage == Stage::Tails { s * sources } else { 2 * sources };
+        let count = if stage == Stage::Tails { s * sources } else { 2 * sources + 1 };
         Maxima {
             stage,
             s,
@@ -600,7 +633,7 @@ impl Maxima {
         }
     }
 
-    fn add(&mut self, car: u32, state: &CarState) {
+    fn add(&mut self, car: u32, scratch: &Scratch, state: &CarState) {
         let s = self.s;
         self.statistics.clear();
         for (n, own) in state.planes[self.lag_rows * s..].chunks_exact(3 * s).enumerate() {
@@ -613,6 +646,9 @@ impl Maxima {
                     self.statistics.extend([state.joint[n].sqrt(), (0..s).map(over).fold(0.0, f32::max)]);
                 }
             }
+        }
+        if self.stage == Stage::Thresholds {
+            self.statistics.push(scratch.together);
         }
         let count = self.statistics.len();
         let (breaches, window) = if self.stage == Stage::Tails { (1, 1) } else { self.rule };
@@ -637,7 +673,7 @@ impl Maxima {
             block.maxima[c] = block.maxima[c].max(reached);
         }
         block.readings += 1;
-        if block.readings % BLOCK == 0 {
+        if block.readings.is_multiple_of(BLOCK) {
             self.peaks
                 .iter_mut()
                 .zip(&mut block.maxima)
@@ -653,24 +689,37 @@ impl Maxima {
             }
         }
         let s = self.s;
+        // Half of the false episodes to all sources together, the other half to the channels of each on its own.
+        let own = probability / (4 * learned.sources.len()) as f64;
         for (n, source) in learned.sources.iter_mut().enumerate() {
             match self.stage {
                 Stage::Tails => {
                     for i in 0..s {
-                        let level = self.peaks[n * s + i].level(probability).unwrap_or(0.0);
+                        let level = self.peaks[n * s + i].level(own).unwrap_or(0.0);
                         source.tail[i] = if source.scale[i] > 0.0 { level.max(LEAST_TAIL) } else { 0.0 };
                     }
                 }
                 Stage::Thresholds => {
-                    source.joint = self.peaks[2 * n].level(probability).unwrap_or(0.0).max(LEAST_JOINT);
-                    source.sensor = self.peaks[2 * n + 1].level(probability).unwrap_or(0.0).max(0.1);
+                    let mut level = |c: usize| self.peaks[2 * n + c].level(own).unwrap_or(0.0);
+                    source.joint = MARGIN * level(0).max(LEAST_JOINT);
+                    source.sensor = MARGIN * level(1).max(LEAST_SENSOR);
                 }
             }
+        }
+        if self.stage == Stage::Thresholds
+            && let Some(peaks) = self.peaks.last_mut()
+        {
+            learned.together = peaks.level(probability / 2.0).unwrap_or(0.0).max(LEAST_JOINT);
         }
     }
 }
 
+/// A channel on its own is heard only this much above the level that held-out readings set it: what it stands for, one sensor or one
+/// source, changes more between now and then than all of them together.
+const MARGIN: f32 = 1.5;
 /// No sensor is off before its smoothed residual is this many times its usual size, however quiet the held-out readings were;
 const LEAST_TAIL: f32 = 0.5;
+/// the largest of several is about as high as each is on its own;
+const LEAST_SENSOR: f32 = 0.7;
 /// and no reading as a whole before the root mean square of its residuals is.
 const LEAST_JOINT: f32 = 1.2;

@@ -43,7 +43,7 @@ pub struct Residuals {
     pub interval_ms: u32,
     /// False episodes per car-day that the thresholds aim at.
     pub target: f64,
-    /// Breaches among the last [`Residuals::window`] judged readings that open an episode.
+    /// Breaches among the last [`Residuals::window`] judged readings, the newest among them, that open an episode.
     pub breaches: u8,
     /// See `breaches`; at most 32.
     pub window: u8,
@@ -62,6 +62,9 @@ pub struct Residuals {
     pub immaterial: Vec<f32>,
     /// Equal values in a row from which a sensor is stuck `[S]`; 0: never.
     pub stuck_after: Vec<u16>,
+    /// Threshold of all sources together: of the root of what [`Source`] calls joint, summed, with a long and bounded memory of it.
+    #[serde(default = "never")]
+    pub together: f32,
     /// The linear companion, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub linear: Option<Linear>,
@@ -70,6 +73,11 @@ pub struct Residuals {
     /// How cars known from training differ from the fleet, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cars: BTreeMap<String, Vec<CarScales>>,
+}
+
+/// The threshold of a channel that is not used.
+fn never() -> f32 {
+    f32::MAX
 }
 
 /// A vector autoregression of the standardised sensors, and how its innovations hang together.

@@ -44,8 +44,10 @@ pub enum DetectError {
 pub struct Verdict {
     /// The worst channel as a multiple of its threshold: 1 is the threshold. Finite, never below zero.
     pub score: f32,
-    /// Whether the score is over the threshold.
+    /// Whether the score is over the threshold (or, while an episode is open, not clearly below it).
     pub breach: bool,
+    /// Whether it is a breach of an open episode: what an operator is shown as wrong.
+    pub flag: bool,
     /// Severity 0–100 of the score.
     pub severity: u8,
     /// What it did to the car's episode ([`CarState::episode`]).
@@ -69,6 +71,8 @@ pub struct Scratch {
     pub(super) innovation: Vec<f32>,
     /// Residuals in standardised units, `[sources, S]`.
     pub(super) residual: Vec<f32>,
+    /// The statistic of all sources together.
+    pub(super) together: f32,
     /// Contribution of each sensor to a breach.
     pub(super) guilt: Vec<f32>,
 }
@@ -198,7 +202,7 @@ impl Detector {
                 }
                 state.judged_ms = time_ms;
                 let score = judge.judge(state, values, expected, scratch);
-                let breach = score >= 1.0;
+                let breach = state.is_breach(score);
                 let change = state.decide(score, breach, time_ms, judge.decision(), &scratch.blames);
                 verdict(state, breach, change, state.worst_quality())
             }
@@ -249,7 +253,8 @@ fn again(state: &CarState) -> Verdict {
 }
 
 fn verdict(state: &CarState, breach: bool, change: Change, quality: Quality) -> Verdict {
-    Verdict { score: state.score, breach, severity: severity(state.score), change, quality, repeated: false }
+    let flag = breach && state.open_episode().is_some();
+    Verdict { score: state.score, breach, flag, severity: severity(state.score), change, quality, repeated: false }
 }
 
 /// FNV-1a over the values' bits, four bytes at a time: tells readings apart, guards against nothing.

@@ -131,7 +131,7 @@ pub fn episode_id(car: &str, onset_ms: i64) -> String {
 /// Severity 0–100 of a score: 40 at the threshold, 60 at twice, 80 at four times it, 100 from eight times on.
 /// Scores are multiples of the threshold, so severities compare across cars.
 pub fn severity(score: f32) -> u8 {
-    if !(score > 0.0) {
+    if score.is_nan() || score <= 0.0 {
         return 0;
     }
     let severity = if score < 1.0 { 40.0 * score } else { 40.0 + 20.0 * score.log2() };

@@ -3,27 +3,35 @@
 //! With `q` the standardised reading, `A` and `c` the linear companion and `W` its conditional matrix, the residuals of the sources are
 //! `r = q − expected` (model), `u = q − c − Σ A_l q_{t−l}` (lagged) and `W u` (conditional). Each is standardised by the fleet's
 //! scale and the car's own bias and gain, `z = (r / scale − bias) · gain`, and smoothed: `E ← E + λ (z − E)` per sensor and
-//! `J ← J + λ (mean z² − J)`. The channels are `√J` and `max |E| / tail`.
+//! `J ← J + λ (mean z² − J)`. The channels are `√J` and `max |E| / tail` of each source, and all sources together: with a
+//! bounded memory `M ← M + μ (min(mean z², 10) − M)`, the root of the lagged source's `J` (the model's, where the past is not known)
+//! plus half of every `M`. Together, they order readings best; each on its own, a channel is heard when it is over its threshold
+//! and fades fast below it: `min(x, x⁴)`.
 
 use super::calibration::{Linear, Residuals, SourceKind};
 use super::detector::{DetectError, Scratch, positive};
 use super::episode::{Decision, worst};
 use super::quality::SensorQuality;
-use super::state::{CarState, MAX_SOURCES};
+use super::state::{CarState, MAX_SOURCES, RELEASE};
 
 /// Standardised values and residuals are cut here, so that nothing a stranger sends outweighs everything for ever.
 const MAX_STANDARDISED: f32 = 1000.0;
 const MAX_SIGMA: f32 = 50.0;
-/// A car's own bias and gain are learned while its score is below this,
+/// A car's own bias is learned while its score is below this,
 const CALM: f32 = 0.7;
 /// with a memory that grows from the first of these to the second (judged readings),
 const YOUNG: f32 = 1000.0;
 const OLD: f32 = 10_000.0;
-/// and within these bounds: bias in multiples of the fleet's scale, gain as the reciprocal of the spread.
-const MAX_BIAS: f32 = 1.5;
+/// and within this bound, in multiples of the fleet's scale. Gains are never learned live: a parked car's residuals are small,
+/// and would make it jumpy when it drives off.
+const MAX_BIAS: f32 = 0.5;
+/// Bounds of a gain, the reciprocal of a car's spread, that training found.
 const GAIN: (f32, f32) = (0.25, 4.0);
-/// What one residual may teach about a spread, as its square.
-const MAX_LESSON: f32 = 9.0;
+/// Weight of the newest reading in the long memory, and what one reading may add to it.
+const MEMORY: f32 = 0.02;
+const MAX_MEMORY: f32 = 10.0;
+/// Weight of that memory beside what is now.
+const OF_LATE: f32 = 0.5;
 
 /// A [`Residuals`] with its divisions done.
 #[derive(Debug, Clone)]
@@ -31,6 +39,7 @@ pub(super) struct Judge {
     learned: Residuals,
     sensors: usize,
     per_deviation: Vec<f32>,
+    per_together: f32,
     lag_rows: usize,
     sources: Vec<Prepared>,
     frozen: bool,
@@ -63,6 +72,7 @@ impl Judge {
             one_each("immaterial", learned.immaterial.len())?;
             usable("immaterial", &learned.immaterial)?;
         }
+        positive("together", learned.together.into())?;
         positive("smoothing", learned.smoothing.into())?;
         if learned.smoothing > 1.0 {
             return Err(DetectError::Number {
@@ -109,17 +119,19 @@ impl Judge {
         let per_deviation = learned.deviation.iter().map(|&deviation| reciprocal(deviation)).collect();
         // One row at least: the reading before tells whether a sensor is stuck.
         let lag_rows = learned.linear.as_ref().map_or(1, |linear| usize::from(linear.lags).max(1));
-        Ok(Judge { learned: learned.clone(), sensors, per_deviation, lag_rows, sources, frozen: false })
+        let per_together = 1.0 / learned.together;
+        Ok(Judge { learned: learned.clone(), sensors, per_deviation, per_together, lag_rows, sources, frozen: false })
     }
 
     pub fn scale_thresholds(&mut self, factor: f32) {
+        self.per_together /= factor;
         for source in &mut self.sources {
             source.per_joint /= factor;
             source.per_sensor /= factor;
         }
     }
 
-    /// Learns no car's own bias and gain from now on.
+    /// Learns no car's own bias from now on.
     pub fn freeze(&mut self) {
         self.frozen = true;
     }
@@ -159,18 +171,20 @@ impl Judge {
     pub fn judge(&self, state: &mut CarState, values: &[f32], expected: &[f32], scratch: &mut Scratch) -> f32 {
         let s = self.sensors;
         self.standardise(values, scratch);
+        let lambda = self.learned.smoothing;
         let calm = !self.frozen && state.open_episode().is_none() && (state.judged == 0 || state.score < CALM);
         let (lags, own) = state.planes.split_at_mut(self.lag_rows * s);
-        for sensor in 0..s {
-            let same = state.lags > 0 && scratch.standard[sensor] == lags[sensor];
-            state.runs[sensor].step(scratch.kinds[sensor], same, self.learned.stuck_after[sensor]);
+        let kinds_and_limits = scratch.kinds.iter().zip(&self.learned.stuck_after);
+        for ((run, (&kind, &stuck_after)), (now, before)) in
+            state.runs.iter_mut().zip(kinds_and_limits).zip(scratch.standard.iter().zip(lags.iter()))
+        {
+            run.step(kind, state.lags > 0 && now == before, stuck_after);
         }
         let lagged = self.innovations(state.lags, lags, scratch);
         scratch.residual.clear();
         scratch.residual.resize(s * self.sources.len(), 0.0);
         let pace = Pace::new(state.judged, state.relearn, calm);
-        let mut score = 0.0f32;
-        let mut worst_source = 0;
+        let (mut alone, mut worst_source) = (0.0f32, 0);
         for (n, source) in self.sources.iter().enumerate() {
             let residual = &mut scratch.residual[n * s..(n + 1) * s];
             let known = match source.kind {
@@ -186,17 +200,24 @@ impl Judge {
             };
             let own = &mut own[n * 3 * s..(n + 1) * 3 * s];
             if known {
-                self.smooth(source, residual, &scratch.kinds, own, &mut state.joint[n], &pace);
+                let squares = self.smooth(source, residual, &scratch.kinds, own, &pace);
+                state.joint[n] += lambda * (squares - state.joint[n]);
+                state.memory[n] += MEMORY * (squares.min(MAX_MEMORY) - state.memory[n]);
+                if state.relearn > 0 {
+                    state.memory[n] = 1.0;
+                }
             } else {
                 residual.fill(0.0);
             }
             let sensor = own[..s].iter().zip(&source.per_tail).fold(0.0f32, |most, (e, t)| most.max(e.abs() * t));
             let channel = (state.joint[n].sqrt() * source.per_joint).max(sensor * source.per_sensor);
-            if channel > score {
-                score = channel;
-                worst_source = n;
+            if channel > alone {
+                (alone, worst_source) = (channel, n);
             }
         }
+        let together = self.together(&state.joint, &state.memory, lagged);
+        scratch.together = together;
+        let score = (together * self.per_together).max(alone.min(alone.powi(4)));
         state.judged = state.judged.saturating_add(1);
         state.relearn = state.relearn.saturating_sub(1);
         for residuals in scratch.residual.chunks_exact(s) {
@@ -206,7 +227,7 @@ impl Judge {
                 }
             }
         }
-        if score >= 1.0 {
+        if score >= RELEASE {
             let own = &own[worst_source * 3 * s..(worst_source + 1) * 3 * s];
             self.attribute(worst_source, own, values, scratch);
         }
@@ -300,16 +321,26 @@ impl Judge {
         }
     }
 
-    /// Standardises residuals in place, smooths them and teaches the car's bias and gain.
+    /// How unlikely the readings of late are, by all sources together.
+    pub fn together(&self, joint: &[f32], memory: &[f32], lagged: bool) -> f32 {
+        let of = |kind| self.sources.iter().position(|source| source.kind == kind);
+        let (model, past) = (of(SourceKind::Model), of(SourceKind::Lagged));
+        let now = past.filter(|_| lagged).or(model).or(past).map_or(0.0, |n| joint[n]);
+        let late: f32 = [model, past].into_iter().flatten().map(|n| memory[n]).sum();
+        // The past alone is no breach: it may add up to half of the threshold (its square to a quarter of the square).
+        let most = 0.25 / (self.per_together * self.per_together);
+        (now + (OF_LATE * late).min(most)).sqrt()
+    }
+
+    /// Standardises residuals in place, smooths them and teaches the car's bias. Answers the mean of their squares.
     fn smooth(
         &self,
         source: &Prepared,
         residual: &mut [f32],
         kinds: &[SensorQuality],
         own: &mut [f32],
-        joint: &mut f32,
         pace: &Pace,
-    ) {
+    ) -> f32 {
         let s = self.sensors;
         let lambda = self.learned.smoothing;
         let (smoothed, rest) = own.split_at_mut(s);
@@ -331,13 +362,10 @@ impl Judge {
             count += 1.0;
             if pace.bias > 0.0 {
                 let limit = pace.limit.max(bias[i].abs());
-                bias[i] = (bias[i] + pace.bias * z.clamp(-3.0, 3.0) / gain[i]).clamp(-limit, limit);
-                gain[i] = (gain[i] * (1.0 + 0.5 * pace.gain * (1.0 - (z * z).min(MAX_LESSON)))).clamp(GAIN.0, GAIN.1);
+                bias[i] = (bias[i] + pace.bias * z.clamp(-pace.lesson, pace.lesson) / gain[i]).clamp(-limit, limit);
             }
         }
-        if count > 0.0 {
-            *joint += lambda * (squares / count - *joint);
-        }
+        squares / count.max(1.0)
     }
 
     /// Names the sensors to blame, by what their residuals and smoothed residuals add to the worst source.
@@ -377,20 +405,21 @@ impl Judge {
     }
 }
 
-/// How fast a car's own bias and gain follow.
+/// How fast a car's own bias follows.
 struct Pace {
     bias: f32,
-    gain: f32,
+    /// What one reading may teach.
+    lesson: f32,
     limit: f32,
 }
 
 impl Pace {
     fn new(judged: u32, relearn: u16, calm: bool) -> Self {
         if relearn > 0 {
-            return Pace { bias: 0.1, gain: 0.02, limit: MAX_SIGMA };
+            return Pace { bias: 0.1, lesson: MAX_SIGMA, limit: MAX_SIGMA };
         }
         let slow = if calm { 1.0 / (YOUNG + judged as f32).min(OLD) } else { 0.0 };
-        Pace { bias: slow, gain: slow, limit: MAX_BIAS }
+        Pace { bias: slow, lesson: 3.0, limit: MAX_BIAS }
     }
 }
 

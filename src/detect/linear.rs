@@ -31,7 +31,7 @@ impl Square {
                 let dot: f64 = (0..j).map(|k| l[i * n + k] * l[j * n + k]).sum();
                 let rest = l[i * n + j] - dot;
                 if i == j {
-                    if !(rest > 0.0) {
+                    if rest.is_nan() || rest <= 0.0 {
                         return None;
                     }
                     l[j * n + j] = rest.sqrt();
@@ -72,8 +72,8 @@ impl Cholesky {
             column.fill(0.0);
             column[j] = 1.0;
             self.solve(&mut column);
-            for i in 0..self.n {
-                inverse.at[i * self.n + j] = column[i];
+            for (row, &x) in inverse.at.chunks_exact_mut(self.n).zip(&column) {
+                row[j] = x;
             }
         }
         inverse

@@ -12,6 +12,9 @@ pub(super) const MAX_SOURCES: usize = 3;
 const CLOCK_READINGS: u16 = 16;
 const CLOCK_MS: i64 = 3_600_000;
 
+/// Part of the threshold below which an open episode's breaches end.
+pub(super) const RELEASE: f32 = 0.8;
+
 /// What is remembered of one car. Made by [`super::Detector::car`], changed by [`super::Detector::observe`] and by an
 /// operator's marks. Holds no gaps or infinities, so that every format can carry it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct CarState {
     pub(super) lags: u8,
     /// Smoothed mean squared standardised residual of each source.
     pub(super) joint: [f32; MAX_SOURCES],
+    /// The same, of late: bounded and slower.
+    pub(super) memory: [f32; MAX_SOURCES],
     pub(super) score: f32,
     pub(super) muted_until_ms: Option<i64>,
     /// `[rows, S]`: the standardised readings before this one, newest first; then for each source the smoothed residual, the
@@ -68,6 +73,7 @@ impl CarState {
             first_breach_ms: i64::MIN,
             lags: 0,
             joint: [1.0; MAX_SOURCES],
+            memory: [1.0; MAX_SOURCES],
             score: 0.0,
             muted_until_ms: None,
             planes,
@@ -192,6 +198,12 @@ impl CarState {
 
     pub(super) fn worst_quality(&self) -> Quality {
         Quality::of(self.runs.iter().map(|run| run.quality))
+    }
+
+    /// Whether a score is a breach: at the threshold, and while an episode is open already a little below it, so that one
+    /// that hovers there is one episode and not many (Schmitt's trigger).
+    pub(super) fn is_breach(&self, score: f32) -> bool {
+        score >= if self.open_episode().is_some() { RELEASE } else { 1.0 }
     }
 
     /// Joins breaches into episodes; `score` is the reading's, finite.

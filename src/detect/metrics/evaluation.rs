@@ -34,8 +34,10 @@ pub struct Judged<'a> {
     pub time_ms: i64,
     /// The score.
     pub score: f32,
-    /// Whether an operator would see something wrong with the car: an episode, or bad data.
+    /// Whether an operator is shown this reading as wrong: a breach of an open episode, or bad data.
     pub flag: bool,
+    /// Whether anything is open: an episode until it is closed, or bad data.
+    pub open: bool,
     /// Whether it is anomalous.
     pub anomalous: bool,
     /// The failures it shows, blank-separated.
@@ -67,6 +69,7 @@ struct Car {
     times: Vec<i64>,
     scores: Vec<f32>,
     flags: Vec<bool>,
+    open: Vec<bool>,
     /// Combination of failures, and whether anomalous.
     failures: Vec<u16>,
     anomalous: Vec<bool>,
@@ -153,7 +156,7 @@ pub struct Summary {
     pub event_recall: Option<f64>,
     /// Readings from an anomaly's first to its first flagged one, the median of those found.
     pub median_delay_readings: Option<f64>,
-    /// Runs of flagged readings that touch no anomaly.
+    /// Episodes (or verdicts of bad data), from opening to close, that touch no anomaly.
     pub false_episodes: u64,
     /// These per car and day watched.
     pub false_episodes_per_car_day: Option<f64>,
@@ -192,6 +195,8 @@ pub struct Report {
     pub all: Summary,
     /// Readings by which the labels were softened for `vus_pr` at the most.
     pub vus_window: usize,
+    /// F1 of the flag, mean over the cars with anomalies.
+    pub mean_f1_of_cars: Option<f64>,
     /// Part of the causes whose most-blamed sensor is truly responsible.
     pub attribution_top1: Option<f64>,
     /// Part of the responsible sensors that are among as many most-blamed ones, mean over the causes.
@@ -268,6 +273,7 @@ impl Evaluation {
         record.times.push(judged.time_ms);
         record.scores.push(judged.score);
         record.flags.push(judged.flag);
+        record.open.push(judged.open || judged.flag);
         record.failures.push(combination);
         record.anomalous.push(judged.anomalous);
         for &n in &record.causes {
@@ -298,6 +304,7 @@ impl Evaluation {
         report.all.roc_auc = mean_over_cars(|car| car.roc_auc);
         report.all.pr_auc = mean_over_cars(|car| car.pr_auc);
         report.all.vus_pr = mean_over_cars(|car| car.vus_pr);
+        report.mean_f1_of_cars = mean_over_cars(|car| car.f1);
         report.all.set_counts(&counts);
         report.all.events = found.events;
         report.all.event_recall = found.recall();
@@ -323,8 +330,11 @@ impl Evaluation {
     }
 
     fn failure(&self, name: &str, normal: &[f32]) -> FailureReport {
-        let shows: Vec<bool> =
-            self.combinations.iter().map(|combination| combination.split_whitespace().any(|word| word == name)).collect();
+        let shows: Vec<bool> = self
+            .combinations
+            .iter()
+            .map(|combination| combination.split_whitespace().any(|word| word == name))
+            .collect();
         let mut report = FailureReport::default();
         let (mut found, mut flagged) = (Found::default(), 0u64);
         let (mut roc, mut pr, mut scores) = (Vec::new(), Vec::new(), Vec::new());
@@ -373,7 +383,7 @@ impl Car {
         let mut found = Found::default();
         found.count(&self.anomalous, &self.flags);
         let false_episodes =
-            runs(&self.flags).into_iter().filter(|&(start, end)| !self.anomalous[start..=end].contains(&true)).count();
+            runs(&self.open).into_iter().filter(|&(start, end)| !self.anomalous[start..=end].contains(&true)).count();
         let own_days = self.days();
         let mut summary = Summary {
             rows: self.times.len() as u64,
