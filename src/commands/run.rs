@@ -14,6 +14,9 @@ use crate::console;
 use crate::engine::{Engine, EngineError, EventLines, summary_line};
 use crate::failure::Failure;
 
+/// What a run says when it ended because it could not go on.
+const BROKEN: &str = "the path broke; the log says where. What was not acknowledged is with its devices still";
+
 /// How often a headless run looks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -58,7 +61,7 @@ fn on_screen(
     let summary = engine.stop()?;
     ending.map_err(Failure::running)?;
     if died {
-        return Err(Failure::running("the worker died; the log says of what"));
+        return Err(Failure::running(BROKEN));
     }
     tracing::info!("{}", String::from_utf8_lossy(&summary_line(&summary)));
     Ok(())
@@ -121,6 +124,7 @@ fn headless(
             out.flush();
         }
     }
+    let died = !engine.is_alive();
     // What the last readings say comes out while the path drains.
     let stopping = std::thread::spawn(move || engine.stop());
     for line in lines {
@@ -129,7 +133,7 @@ fn headless(
     let summary = stopping.join().map_err(|_| Failure::running("the engine failed while it drained"))??;
     out.write(&summary_line(&summary));
     out.flush();
-    Ok(())
+    if died { Err(Failure::running(BROKEN)) } else { Ok(()) }
 }
 
 /// stdout, which may be closed by its reader at any time: then there is nobody to write to, and the run ends.

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::counts::{Counters, add};
 use super::records::{DeadLetter, json};
+use super::worker::Orders;
 use crate::config::Source;
 use crate::kafka::{MQTT_TOPIC, Outgoing, Producer, RECEIVED_MS, SendError};
 use crate::mqtt::{Intake, Message, Receipt, topic};
@@ -41,6 +43,7 @@ pub struct Door {
     counters: Arc<Counters>,
     reading_bytes: usize,
     dead_letters: String,
+    orders: Arc<Orders>,
 }
 
 impl Door {
@@ -51,8 +54,9 @@ impl Door {
         counters: Arc<Counters>,
         reading_bytes: usize,
         dead_letters: String,
+        orders: Arc<Orders>,
     ) -> Self {
-        Door { routes, producer, counters, reading_bytes, dead_letters }
+        Door { routes, producer, counters, reading_bytes, dead_letters, orders }
     }
 
     fn route(&self, topic: &str) -> Option<&Route> {
@@ -160,6 +164,13 @@ impl Intake for Door {
                 Ok(())
             }
             Err((token, SendError::Full)) => Err((message, token.into_receipt())),
+            Err((token, SendError::Stopped(why))) => {
+                // Nothing will ever be accepted again: better to end, and be started anew, than to look alive.
+                if !self.orders.ended.swap(true, Relaxed) {
+                    tracing::error!("the producer has stopped: {why}");
+                }
+                Err((message, token.into_receipt()))
+            }
             Err((token, error)) => {
                 let reason = format!("Kafka does not take it: {error}");
                 self.refuse(message, token.into_receipt(), &reason)

@@ -207,6 +207,7 @@ impl Engine {
             counters.clone(),
             config.limits.reading_bytes,
             config.kafka.topics.dead_letters.clone(),
+            orders.clone(),
         ));
         let gate = start_gate(config, intake.clone(), &runtime)?;
         let filters: Vec<String> = sources.iter().flat_map(|source| source.mqtt.clone()).collect();
@@ -362,6 +363,9 @@ fn ensure_topics(runtime: &Runtime, cluster: &Arc<Cluster>, config: &Config, raw
     missing.sort_unstable();
     missing.dedup();
     let cluster = cluster.clone();
+    let mut said = String::new();
+    // Until a topic is there nothing is accepted for it, so what is refused today is asked for again too: somebody may
+    // grant it.
     let mut ensure = move || {
         missing.retain(|topic| match cluster.ensure_topic(topic) {
             Ok(_) => false,
@@ -370,8 +374,12 @@ fn ensure_topics(runtime: &Runtime, cluster: &Arc<Cluster>, config: &Config, raw
                 true
             }
             Err(error) => {
-                tracing::error!("topic {topic} cannot be made: {error}");
-                false
+                let sentence = format!("topic {topic} cannot be made, and without it nothing is accepted: {error}");
+                if sentence != said {
+                    tracing::error!("{sentence}");
+                    said = sentence;
+                }
+                true
             }
         });
         missing.is_empty()

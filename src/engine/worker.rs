@@ -38,7 +38,8 @@ pub struct Orders {
     pub drain: AtomicBool,
     /// Whether a console looks on (and takes the delays of readings); else the worker keeps them itself.
     pub watched: AtomicBool,
-    /// Said by the worker: it has ended, in order or not.
+    /// The path is broken or has ended: said by the worker when it ends, in order or not, and by the door when Kafka's producer
+    /// has stopped for good.
     pub ended: AtomicBool,
 }
 
