@@ -94,9 +94,9 @@ mod tests {
         let back: Vec<f64> = full.iter().map(|row| row.iter().zip(&x).map(|(a, x)| a * x).sum()).collect();
         assert!(back.iter().zip([7.0, -1.0, 2.0]).all(|(a, b)| (a - b).abs() < 1e-12), "{back:?}");
         let inverse = factor.inverse();
-        for i in 0..3 {
+        for (i, row) in full.iter().enumerate() {
             for j in 0..3 {
-                let product: f64 = (0..3).map(|k| full[i][k] * inverse.at[k * 3 + j]).sum();
+                let product: f64 = (0..3).map(|k| row[k] * inverse.at[k * 3 + j]).sum();
                 assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12);
             }
         }

@@ -15,6 +15,7 @@ mod calibration;
 mod detector;
 mod episode;
 mod judge;
+mod levels;
 mod linear;
 pub mod metrics;
 mod quality;
@@ -22,6 +23,7 @@ mod state;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod usual;
 
 pub use calibrate::{CalibrateError, Options, Part, Reading, calibrate};
 pub use calibration::{Calibration, CarScales, Linear, Residuals, Source, SourceKind};

@@ -65,8 +65,22 @@ fn one_json_object_holds_what_the_contract_says_and_a_plain_fault_is_found_and_b
     assert_eq!(code, 0, "{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
     for key in [
-        "rows", "cars", "roc_auc", "pr_auc", "vus_pr", "vus_window", "f1", "far", "mar", "events", "event_recall",
-        "median_delay_readings", "false_episodes_per_car_day", "attribution_top1", "attribution_hit_rate", "by_failure",
+        "rows",
+        "cars",
+        "roc_auc",
+        "pr_auc",
+        "vus_pr",
+        "vus_window",
+        "f1",
+        "far",
+        "mar",
+        "events",
+        "event_recall",
+        "median_delay_readings",
+        "false_episodes_per_car_day",
+        "attribution_top1",
+        "attribution_hit_rate",
+        "by_failure",
         "by_car",
     ] {
         assert!(report.get(key).is_some(), "no {key} in {out}");
@@ -85,7 +99,9 @@ fn a_file_of_zeros_and_ones_has_tables_for_people() {
     let home = trained("anomaly");
     let (code, out, _) = evaluate(&home, &[]);
     assert_eq!(code, 0);
-    for words in ["1200 readings of 2 cars, 50 anomalous in 1 events", "ROC-AUC", "VUS-PR", "false episodes", "blame top-1"] {
+    for words in
+        ["1200 readings of 2 cars, 50 anomalous in 1 events", "ROC-AUC", "VUS-PR", "false episodes", "blame top-1"]
+    {
         assert!(out.contains(words), "no {words:?} in\n{out}");
     }
 }

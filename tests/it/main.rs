@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod console;
 mod docs;
+mod evaluate;
 mod house;
 mod kafka;
 mod mqtt;

@@ -147,12 +147,10 @@ fn soften(anomalies: &[(usize, usize)], width: usize, n: usize) -> Vec<f64> {
     for &(start, end) in anomalies {
         soft[start..=end].iter_mut().for_each(|weight| *weight += 1.0);
         let fade = |away: usize| (1.0 - away as f64 / width as f64).sqrt();
-        for r in end + 1..(end + half + 1).min(n) {
-            soft[r] += fade(r - end);
-        }
-        for r in start.saturating_sub(half)..start {
-            soft[r] += fade(start - r);
-        }
+        let after = soft[end + 1..(end + half + 1).min(n)].iter_mut();
+        after.enumerate().for_each(|(r, weight)| *weight += fade(r + 1));
+        let before = soft[start.saturating_sub(half)..start].iter_mut().rev();
+        before.enumerate().for_each(|(r, weight)| *weight += fade(r + 1));
     }
     soft.iter_mut().for_each(|weight| *weight = weight.min(1.0));
     soft
