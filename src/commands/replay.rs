@@ -135,7 +135,7 @@ async fn publish_all(
             // Once, to write; then for as long as it takes to have room.
             link.drive(Instant::now(), |_| true).await;
             while !link.has_room() && !stop.load(Ordering::Relaxed) {
-                link.drive(Instant::now() + LOOK, Link::has_room).await;
+                link.drive(Instant::now() + LOOK, Link::has_ample_room).await;
             }
         }
         if stop.load(Ordering::Relaxed) {

@@ -11,13 +11,13 @@ use crate::failure::Failure;
 use crate::simulate::labels::LabelWriter;
 use crate::simulate::link::{Link, LinkOptions, Qos};
 use crate::simulate::live::{self, LiveOptions, Outcome};
-use crate::simulate::{DEFAULT_FAULTS, Faults, Fleet, FleetOptions, car_name, sensor};
+use crate::simulate::{DEFAULT_FAULTS, Faults, Fleet, FleetOptions, car_name, faults, sensor};
 use crate::telemetry::file::{FileError, FileWriter, Label, LabelKind};
 use crate::telemetry::{Schema, time};
 
 /// Publishes a simulated fleet, or writes it to a file
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("to").required(true).args(["csv", "mqtt"])))]
+#[command(group(clap::ArgGroup::new("to").required(true).args(["csv", "mqtt"])), after_long_help = kinds_of_fault())]
 pub struct Args {
     /// Write readings to this file with their failures as labels: `-` is stdout, a name ending in .gz is compressed.
     /// Time is simulated: same options, same bytes
@@ -59,6 +59,15 @@ pub struct Args {
     /// MQTT quality of service
     #[arg(long, value_name = "0|1|2", conflicts_with = "csv", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: u8,
+}
+
+/// The table of faults, for `--help` and the manual.
+fn kinds_of_fault() -> String {
+    let mut text = String::from("Kinds of fault:");
+    for kind in faults() {
+        text += &format!("\n  {:<16}{}", kind.id, kind.label);
+    }
+    text
 }
 
 /// Runs the command.

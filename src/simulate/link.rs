@@ -96,6 +96,11 @@ impl Link {
         self.outbox.has_room()
     }
 
+    /// Whether many may: what to wait for after there was no room.
+    pub fn has_ample_room(&self) -> bool {
+        self.outbox.has_ample_room()
+    }
+
     /// Whether everything published is written, and acknowledged as far as it is to be.
     pub fn is_settled(&self) -> bool {
         self.outbox.is_settled()

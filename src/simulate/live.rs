@@ -328,7 +328,7 @@ impl Publisher {
                 self.link.pace(next.max(now + QUANTUM)).await;
             } else {
                 // Behind: no pause but for the connection itself.
-                self.link.drive(now + LOOK_UP, Link::has_room).await;
+                self.link.drive(now + LOOK_UP, |link| made > 0 || link.has_ample_room()).await;
                 tokio::task::yield_now().await;
             }
             self.tell(put_off + Instant::now().saturating_duration_since(next));

@@ -88,6 +88,11 @@ impl Outbox {
         self.unacknowledged < self.qos.window() && self.bytes.len() - self.written < MOST_UNSENT
     }
 
+    /// Room for many, so that one who waited for it does not go on packet by packet.
+    pub fn has_ample_room(&self) -> bool {
+        self.unacknowledged <= self.qos.window() / 4 * 3 && self.bytes.len() - self.written < MOST_UNSENT / 2
+    }
+
     /// Publishes so far.
     pub fn published(&self) -> u64 {
         self.published
@@ -162,6 +167,8 @@ impl Outbox {
         if next == State::Nothing {
             self.unacknowledged -= 1;
             self.acknowledged += 1;
+            // At once, so that the search for the next one ends at once too.
+            self.forget();
         }
     }
 
