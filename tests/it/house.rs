@@ -31,7 +31,6 @@ const LIBRARIES: [(&str, &[&str]); 9] = [
     ("ort", &["model"]),
     ("ort_tract", &["model"]),
     ("tract_onnx", &["model"]),
-    ("rumqttd", &["mqtt"]),
     ("rumqttc", &["mqtt", "simulate"]),
     ("clap", &["cli", "commands", "main"]),
 ];
