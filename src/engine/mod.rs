@@ -37,7 +37,7 @@ use tokio::runtime::Runtime;
 use crate::config::{self, Config};
 use crate::detect::{Calibration, DetectError, Detector};
 use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, OutputKind};
 use crate::mqtt::bridge::{Bridge, BridgeOptions, Broker};
 use crate::mqtt::gate::{Gate, GateOptions};
 use crate::mqtt::{Intake, MqttError};
@@ -155,6 +155,13 @@ impl Engine {
         let mut models = Vec::with_capacity(sources.len());
         for (index, source) in sources.iter().enumerate() {
             let model = Model::load(source.model_or(&config.model))?;
+            if model.kind() == OutputKind::Score {
+                return Err(EngineError::Config(format!(
+                    "model {:?} gives only a score, which names no sensor to blame: run takes models that give what they expect \
+                     of each sensor (`dashlight score` takes both)",
+                    model.name()
+                )));
+            }
             let calibration = calibration_of(&model)?;
             let detector = detector_of(&model, &calibration, config.model.threshold)?;
             let codec = Codec::of_source(source, model.schema().clone())

@@ -100,7 +100,10 @@ impl Path {
     /// Gives a simulated car a fault; answers in a sentence.
     pub fn break_car(&self, car: &str, fault: &str) -> String {
         self.on_live(|live| match live.break_car(car, fault) {
-            Ok(()) => format!("{car}: {fault}"),
+            Ok(()) => {
+                let label = faults().iter().find(|known| known.id == fault).map_or(fault, |known| known.label);
+                format!("{car} gets a fault: {label}")
+            }
             Err(error) => error.to_string(),
         })
     }
