@@ -9,7 +9,7 @@ use std::time::Instant;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashlight::config::{Scores, Source};
 use dashlight::detect::{Calibration, Detector};
-use dashlight::engine::lane::Lane;
+use dashlight::engine::lane::{Judge, Lane};
 use dashlight::engine::order::{Candidate, Order, Place};
 use dashlight::engine::present::{self, Look};
 use dashlight::engine::view::{FleetQuery, FleetSort};
@@ -28,7 +28,8 @@ fn lane() -> Lane {
     let calibration: Calibration = model.manifest().calibration().unwrap().unwrap();
     let detector = Detector::new(&calibration, model.schema()).unwrap();
     let codec = Codec::of_source(&Source::default(), model.schema().clone()).unwrap();
-    Lane::new(0, "car-sensor".into(), codec.into(), model, detector, 1.0, Scores::Breaches, 200_000)
+    let judge = Judge { detector, threshold: 1.0 };
+    Lane::new(0, "car-sensor".into(), codec.into(), model, judge, Scores::Breaches, 200_000)
 }
 
 /// The payload of a car at rest.

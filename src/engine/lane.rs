@@ -62,6 +62,14 @@ pub struct Tally {
     pub episodes: u64,
 }
 
+/// What tells normal from not.
+pub struct Judge {
+    /// A model's calibration, ready for use.
+    pub detector: Detector,
+    /// What records call a score of 1: a foreign model's own threshold, in its units, else 1.
+    pub threshold: f64,
+}
+
 /// The lane.
 pub struct Lane {
     index: usize,
@@ -90,15 +98,13 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane for the Kafka topic `topic`. `index` is its schema's position among all schemas shown; `threshold` is what records
-    /// call a score of 1.
+    /// A lane for the Kafka topic `topic`. `index` is its schema's position among all schemas shown.
     pub fn new(
         index: usize,
         topic: Arc<str>,
         codec: Arc<Codec>,
         model: Model,
-        detector: Detector,
-        threshold: f64,
+        judge: Judge,
         scores: Scores,
         limit: usize,
     ) -> Self {
@@ -109,8 +115,8 @@ impl Lane {
             codec,
             model_name: model.name().to_owned(),
             scratch: Scratch::default(),
-            detector,
-            threshold,
+            detector: judge.detector,
+            threshold: judge.threshold,
             scores,
             states: Vec::new(),
             partitions: Vec::new(),

@@ -18,7 +18,7 @@ fn lane(threshold: f64, scores: Scores, limit: usize) -> Lane {
     let model = Model::load("car-sensors").unwrap();
     let detector = Detector::new(&Calibration::mse(threshold), model.schema()).unwrap();
     let codec = Codec::of_source(&Source::default(), model.schema().clone()).unwrap();
-    Lane::new(0, "car-sensor".into(), codec.into(), model, detector, threshold, scores, limit)
+    Lane::new(0, "car-sensor".into(), codec.into(), model, Judge { detector, threshold }, scores, limit)
 }
 
 fn record<'a>(key: &'a [u8], payload: &'a [u8], time: i64) -> Record<'a> {

@@ -47,7 +47,7 @@ use crate::telemetry::codec::{Codec, CodecError};
 use ask::Asker;
 use counts::Counters;
 use door::{Door, Route, Token};
-use lane::Lane;
+use lane::{Judge, Lane};
 use path::Path;
 use records::{Summary, json};
 use viewer::Viewer;
@@ -179,7 +179,15 @@ impl Engine {
                 Calibration::Residuals(_) => 1.0,
             };
             let limit = config.limits.cars;
-            lanes.push(Lane::new(index, topic, codec, model, detector, threshold, config.model.scores, limit));
+            lanes.push(Lane::new(
+                index,
+                topic,
+                codec,
+                model,
+                Judge { detector, threshold },
+                config.model.scores,
+                limit,
+            ));
         }
         let topics: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
         ensure_topics(&runtime, &cluster, config, &topics);
@@ -310,12 +318,10 @@ impl Engine {
             for bridge in &path.bridges {
                 bridge.stop(PATIENCE).await;
             }
-            if let Some(gate) = &path.gate {
-                if !gate.stop(PATIENCE).await {
-                    tracing::warn!(
-                        "some devices' messages were still in flight at the end; they were not acknowledged"
-                    );
-                }
+            if let Some(gate) = &path.gate
+                && !gate.stop(PATIENCE).await
+            {
+                tracing::warn!("some devices' messages were still in flight at the end; they were not acknowledged");
             }
         });
         producer.flush(PATIENCE);

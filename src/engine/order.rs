@@ -65,7 +65,7 @@ impl Order {
     }
 
     /// Cars in the order.
-    pub fn len(&self) -> usize {
+    pub fn cars(&self) -> usize {
         self.sorted.len()
     }
 

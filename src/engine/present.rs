@@ -144,7 +144,7 @@ fn series(history: &History, points: usize, until: Option<Millis>, sensor: Optio
         } else if let (Some(last), Some(breach)) = (series.values.last_mut(), series.breaches.last_mut()) {
             // The extreme: of scores the highest, of a sensor what a breach saw, else the newest.
             let take = match sensor {
-                None => !(*last >= value),
+                None => last.is_nan() || value > *last,
                 Some(_) => last.is_nan() || slot.breach || !*breach,
             };
             if take && !value.is_nan() {

@@ -16,7 +16,7 @@ use super::view::{
     CarName, CarQuery, CarView, Command, Counts, Episode, EpisodeSort, EpisodesQuery, FleetQuery, FleetRow, Handle,
     Millis, PipelineView, Query, Snapshot, StateCounts,
 };
-use super::worker::Worker;
+use super::worker::{Vitals, Worker};
 use super::{now_ms, process};
 
 /// A picture in which nothing moves is renewed this often all the same: ages grow.
@@ -42,10 +42,7 @@ struct Part {
     located: Option<Box<CarView>>,
     episodes: Vec<Episode>,
     episodes_matching: usize,
-    received: Vec<(Millis, u64)>,
-    lag: Option<u64>,
-    partitions: (usize, usize),
-    mean_batch: f32,
+    vitals: Vitals,
 }
 
 impl Viewer {
@@ -131,17 +128,18 @@ impl State {
             whole.located = whole.located.or(part.located);
             whole.episodes.extend(part.episodes);
             whole.episodes_matching += part.episodes_matching;
-            whole.received.extend(part.received);
-            whole.lag = part.lag.map_or(whole.lag, |lag| Some(whole.lag.unwrap_or(0) + lag));
-            whole.partitions = (whole.partitions.0 + part.partitions.0, whole.partitions.1.max(part.partitions.1));
-            whole.mean_batch = whole.mean_batch.max(part.mean_batch);
+            let (all, one) = (&mut whole.vitals, part.vitals);
+            all.seen.extend(one.seen);
+            all.lag = one.lag.map_or(all.lag, |lag| Some(all.lag.unwrap_or(0) + lag));
+            all.partitions = (all.partitions.0 + one.partitions.0, all.partitions.1.max(one.partitions.1));
+            all.mean_batch = all.mean_batch.max(one.mean_batch);
         }
         self.cars = whole.cars;
         if due {
             self.order.sort(&query.fleet, candidates, whole.cars, Instant::now());
         }
         let (fleet_offset, fleet) = self.rows(&query.fleet, look).await;
-        for (received, count) in whole.received.drain(..) {
+        for (received, count) in whole.vitals.seen.drain(..) {
             self.latency.record(received, now_ms(), count);
         }
         let counts = self.viewer.path.counters.read();
@@ -160,7 +158,7 @@ impl State {
             taken: now,
             source: self.viewer.path.source.clone(),
             cars: whole.cars,
-            matching: self.order.len(),
+            matching: self.order.cars(),
             states: whole.states,
             located: query.fleet.locate.as_ref().and_then(|name| self.order.locate(name)),
             fleet,
@@ -170,7 +168,7 @@ impl State {
             episodes_offset,
             episodes_matching: whole.episodes_matching,
             seconds_per_point: present::seconds_per_point(query.fleet.points),
-            pipeline: self.pipeline(counts, whole.lag, whole.partitions, whole.mean_batch),
+            pipeline: self.pipeline(counts, &whole.vitals),
             schema: self.viewer.path.schemas.clone(),
             faults: self.viewer.path.faults(),
             replies: self.replies.clone(),
@@ -205,23 +203,23 @@ impl State {
         (offset, rows.into_iter().flatten().collect())
     }
 
-    fn pipeline(&self, counts: Counts, lag: Option<u64>, partitions: (usize, usize), mean_batch: f32) -> PipelineView {
+    fn pipeline(&self, counts: Counts, vitals: &Vitals) -> PipelineView {
         let path = &self.viewer.path;
         PipelineView {
             counts,
             rates: self.rates.per_second(),
             received_series: self.rates.series(),
-            lag,
+            lag: vitals.lag,
             latency_ms: self.latency.p50_p99(),
             mqtt: path.mqtt_lines(),
             clients: path.clients(),
             kafka: path.kafka.clone(),
             kafka_embedded: path.kafka_embedded,
             topic: path.topic.clone(),
-            partitions,
+            partitions: vitals.partitions,
             model: path.model.clone(),
             backend: path.backend.clone(),
-            mean_batch,
+            mean_batch: vitals.mean_batch,
             threshold: path.threshold.clone(),
             memory: process::resident_bytes().unwrap_or(0),
             started: path.started,
@@ -286,7 +284,7 @@ fn gather(worker: &mut Worker, n: usize, query: &Query, due: bool, look: Look) -
             gather_episodes(lane, wanted, &mut part);
         }
     }
-    (part.received, part.lag, part.partitions, part.mean_batch) = worker.vitals();
+    part.vitals = worker.vitals();
     part
 }
 

@@ -93,6 +93,19 @@ pub struct Worker {
     state: State,
 }
 
+/// How a worker is doing.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    /// (received, readings) since this was last asked.
+    pub seen: Vec<(Millis, u64)>,
+    /// Records behind the end of its partitions, if known.
+    pub lag: Option<u64>,
+    /// Partitions it reads, and all.
+    pub partitions: (usize, usize),
+    /// Mean records a batch of late.
+    pub mean_batch: f32,
+}
+
 /// What a worker remembers between batches.
 struct State {
     /// The next offset of each (lane, partition): what is below was judged.
@@ -273,10 +286,14 @@ impl Worker {
             .find_map(|lane| lane.mark(command, now, &mut |key, verdict| put(state, events.as_ref(), key, verdict)))
     }
 
-    /// What a snapshot wants of the worker beside its cars: delays seen since it last asked, lag, partitions, batch size.
-    pub fn vitals(&mut self) -> (Vec<(Millis, u64)>, Option<u64>, (usize, usize), f32) {
-        let seen = std::mem::take(&mut self.state.seen);
-        (seen, self.consumer.lag(), self.consumer.partitions(), self.state.mean_batch)
+    /// What a snapshot wants of the worker beside its cars.
+    pub fn vitals(&mut self) -> Vitals {
+        Vitals {
+            seen: std::mem::take(&mut self.state.seen),
+            lag: self.consumer.lag(),
+            partitions: self.consumer.partitions(),
+            mean_batch: self.state.mean_batch,
+        }
     }
 
     /// Gate to verdict, milliseconds: p50 and p99.

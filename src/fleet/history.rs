@@ -69,8 +69,7 @@ impl History {
         if time.saturating_sub(self.slots[newest].start) < SLOT_MS {
             let slot = &mut self.slots[newest];
             slot.breach |= breach;
-            // A gap's NaN loses every comparison, so the negation lets the first reading in.
-            if !(slot.score >= score) {
+            if slot.score.is_nan() || score > slot.score {
                 slot.score = score;
                 store(&mut self.values[newest * self.width..][..self.width], values);
             }
