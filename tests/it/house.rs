@@ -24,7 +24,7 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// Libraries that only these modules may name.
-const LIBRARIES: [(&str, &[&str]); 9] = [
+const LIBRARIES: [(&str, &[&str]); 8] = [
     ("ratatui", &["console"]),
     ("crossterm", &["console"]),
     ("rdkafka", &["kafka"]),
