@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dashlight::detect::{Calibration, CarState, Detector, Options, Part, Reading, Scratch, calibrate};
+use dashlight::detect::{Calibration, CarState, Detector, Options, Reading, Scratch, calibrate};
 use dashlight::telemetry::Schema;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
