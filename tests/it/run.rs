@@ -7,8 +7,10 @@ use crate::support::{Headless, assert_adds_up, has_peer};
 
 fn publish(run: &Headless, arguments: &[&str], payload: &[u8]) {
     let port = run.mqtt.port().to_string();
+    // It takes no empty payload from stdin.
+    let from = if payload.is_empty() { "-n" } else { "-s" };
     let mut client = Command::new("mosquitto_pub")
-        .args(["-h", "127.0.0.1", "-p", &port, "-s"])
+        .args(["-h", "127.0.0.1", "-p", &port, from])
         .args(arguments)
         .stdin(Stdio::piped())
         .spawn()
