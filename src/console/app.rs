@@ -17,9 +17,7 @@ use super::keys::{Input, Key};
 use super::list::{EpisodeList, FleetList, Scroll};
 use super::theme::Theme;
 use super::view;
-use crate::engine::view::{
-    CarName, CarQuery, CarView, Command, EpisodeSort, EpisodesQuery, FleetQuery, FleetSort, Millis, Query, Snapshot,
-};
+use crate::engine::view::{CarName, CarQuery, CarView, Command, EpisodesQuery, FleetQuery, Millis, Query, Snapshot};
 
 /// The views, in the order of the top line; help lies behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -477,15 +475,3 @@ fn behind(picture: &Snapshot, latest: &Snapshot) -> Behind {
         readings: latest.pipeline.counts.received.saturating_sub(picture.pipeline.counts.received),
     }
 }
-
-/// The fleet's orders, as `s` goes through them.
-pub const FLEET_SORTS: [(FleetSort, &str); 5] = [
-    (FleetSort::Severity, "severity"),
-    (FleetSort::Name, "name"),
-    (FleetSort::Score, "score"),
-    (FleetSort::Episodes, "episodes"),
-    (FleetSort::LastSeen, "last seen"),
-];
-
-/// The episodes' orders, as `s` goes through them.
-pub const EPISODE_SORTS: [(EpisodeSort, &str); 2] = [(EpisodeSort::Newest, "newest"), (EpisodeSort::Worst, "worst")];

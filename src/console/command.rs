@@ -1,6 +1,5 @@
 //! The one table of what can be done on a keyboard. Keymap, bottom line and help are made from it, so that they agree.
 
-use super::app::App;
 use super::keys::Key;
 
 /// What a key asks for.
@@ -254,36 +253,6 @@ const EVERYWHERE: &[Place] = &[Fleet, Car, Anomalies, Pipeline, Help, Typing, Ch
 /// The command that `key` means at `place`.
 pub fn lookup(place: Place, key: Key) -> Option<&'static Command> {
     TABLE.iter().find(|command| command.places.contains(&place) && command.keys.contains(&key))
-}
-
-/// One entry of the bottom line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hint {
-    /// Its keys: `↑↓`.
-    pub keys: String,
-    /// Its word, `sort: severity`.
-    pub word: String,
-}
-
-/// The bottom line's entries for what is on screen, in order.
-pub fn hints(app: &App) -> Vec<Hint> {
-    let place = app.place();
-    let mut hints: Vec<(&str, Hint)> = Vec::new();
-    for command in TABLE.iter().filter(|c| c.places.contains(&place) && app.has(c.needs)) {
-        let (Some(word), Some(key)) = (command.hint, command.keys.first()) else { continue };
-        match hints.last_mut() {
-            Some((last, hint)) if *last == word => {
-                hint.keys.push_str(if matches!(key, Key::Char(_)) { "/" } else { "" });
-                hint.keys.push_str(&key.to_string());
-            }
-            _ => hints.push((word, Hint { keys: key.to_string(), word: app.hint_word(command.action, word) })),
-        }
-    }
-    if app.behind().is_some() {
-        // How to go on matters more than what else could be done to a picture that stands.
-        hints.sort_by_key(|(word, _)| *word != "freeze");
-    }
-    hints.into_iter().map(|(_, hint)| hint).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,18 @@
 //! Lists of which only a window is known: a cursor that follows a car or an episode through every re-sorting.
 
-use super::app::{EPISODE_SORTS, FLEET_SORTS};
 use crate::engine::view::{CarName, Episode, EpisodeSort, FleetRow, FleetSort, Snapshot};
+
+/// The fleet's orders, as `s` goes through them.
+pub const FLEET_SORTS: [(FleetSort, &str); 5] = [
+    (FleetSort::Severity, "severity"),
+    (FleetSort::Name, "name"),
+    (FleetSort::Score, "score"),
+    (FleetSort::Episodes, "episodes"),
+    (FleetSort::LastSeen, "last seen"),
+];
+
+/// The episodes' orders, as `s` goes through them.
+pub const EPISODE_SORTS: [(EpisodeSort, &str); 2] = [(EpisodeSort::Newest, "newest"), (EpisodeSort::Worst, "worst")];
 
 /// A cursor in a list, and the first row on screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,8 +1,9 @@
 //! State, keys, state.
 
 use super::*;
-use crate::console::app::{FLEET_SORTS, Overlay, View};
+use crate::console::app::{Overlay, View};
 use crate::console::command::{Action, Place, TABLE};
+use crate::console::list::FLEET_SORTS;
 use crate::engine::view::{CarState, Command, EpisodeSort};
 
 fn seat() -> Seat {
@@ -367,7 +368,7 @@ fn every_key_in_the_table_does_something_wherever_help_says_so() {
 fn the_bottom_line_offers_only_keys_that_are_bound_there() {
     for place in [Place::Fleet, Place::Car, Place::Anomalies, Place::Pipeline, Place::Help, Place::Choosing] {
         for seat in seats(place) {
-            let hints = crate::console::command::hints(&seat.app);
+            let hints = crate::console::view::hints::hints(&seat.app);
             assert!(!hints.is_empty());
             for hint in hints {
                 let bound = TABLE.iter().filter(|c| c.places.contains(&place)).flat_map(|c| c.keys);

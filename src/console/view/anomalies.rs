@@ -8,9 +8,9 @@
 use ratatui::layout::{Rect, Size};
 use ratatui::style::Style;
 
+use super::body_rows;
 use super::canvas::{Canvas, Column, Span, columns};
-use super::fleet::sensor;
-use super::{body_rows, direction, symbol};
+use super::trouble::{BLAMED, CAR, EXPECTED, Line, SEVERITY, STATE, VALUE, sensor};
 use crate::console::app::App;
 use crate::console::format;
 use crate::console::list::Scroll;
@@ -21,39 +21,27 @@ pub fn rows(size: Size) -> usize {
     body_rows(size).saturating_sub(1)
 }
 
-const SYMBOL: usize = 1;
-const SEVERITY: usize = 2;
-const STATE: usize = 3;
-const CAR: usize = 4;
-const BLAMED: usize = 5;
-const DIRECTION: usize = 6;
-const VALUE: usize = 7;
-const EXPECTED: usize = 8;
-const UNIT: usize = 9;
+// Those before them: see `trouble`.
 const AGO: usize = 10;
 const OPENED: usize = 11;
 const LASTED: usize = 12;
 const BREACHES: usize = 13;
 
-const fn column(gap: u16, least: u16, most: u16, rank: u8, growth: u8) -> Column {
-    Column { gap, least, most, rank, growth }
-}
-
 const COLUMNS: [Column; 14] = [
-    column(0, 1, 1, 0, 9),
-    column(0, 1, 1, 1, 9),
-    column(1, 3, 3, 2, 9),
-    column(1, 6, 12, 10, 1),
-    column(1, 22, 36, 3, 2),
-    column(1, 16, 28, 5, 2),
-    column(1, 1, 1, 6, 9),
-    column(1, 7, 10, 8, 1),
-    column(1, 8, 10, 11, 1),
-    column(1, 4, 6, 9, 3),
-    column(1, 5, 8, 4, 3),
-    column(2, 8, 19, 12, 4),
-    column(1, 6, 8, 7, 3),
-    column(1, 8, 10, 13, 3),
+    Column::new(0, 1, 1, 0, 9),
+    Column::new(0, 1, 1, 1, 9),
+    Column::new(1, 3, 3, 2, 9),
+    Column::new(1, 6, 12, 10, 1),
+    Column::new(1, 22, 36, 3, 2),
+    Column::new(1, 16, 28, 5, 2),
+    Column::new(1, 1, 1, 6, 9),
+    Column::new(1, 7, 10, 8, 1),
+    Column::new(1, 8, 10, 11, 1),
+    Column::new(1, 4, 6, 9, 3),
+    Column::new(1, 5, 8, 4, 3),
+    Column::new(2, 8, 19, 12, 4),
+    Column::new(1, 6, 8, 7, 3),
+    Column::new(1, 8, 10, 13, 3),
 ];
 
 fn lay_out(area: Rect) -> [Option<Span>; 14] {
@@ -145,7 +133,7 @@ fn state(episode: &Episode) -> CarState {
 
 fn row(
     canvas: &mut Canvas,
-    line: Rect,
+    area: Rect,
     spans: &[Option<Span>; 14],
     episode: &Episode,
     shown: &Snapshot,
@@ -153,43 +141,31 @@ fn row(
     names: bool,
 ) {
     let styles = canvas.styles;
-    let y = line.y;
-    if selected {
-        canvas.lay(line, styles.selection.style());
-        canvas.text(line.x, y, 1, "▌", styles.title.style());
-    }
     let state = state(episode);
     let style = styles.state(state);
     let dim = styles.dim.style();
     let plain = if state == CarState::Quiet { dim } else { Style::new() };
-    let mut put = |n: usize, right: bool, text: &str, style| canvas.put(spans[n], y, right, text, style);
-    let cells = |n: usize| spans[n].map_or(0, |span| usize::from(span.cells));
-    put(SYMBOL, false, symbol(state), style);
-    put(SEVERITY, true, &episode.severity.to_string(), style);
+    let mut line = Line::begin(canvas, spans, area, state, selected);
+    line.right(SEVERITY, &episode.severity.to_string(), style);
     let word = match (episode.end, episode.acknowledged) {
         (Some(_), _) => "closed",
         (None, true) => CarState::Acknowledged.word(),
         (None, false) => "open",
     };
-    put(STATE, false, word, style);
+    line.left(STATE, word, style);
     if names {
-        put(CAR, false, &format::fit_name(&episode.car, cells(CAR)), plain);
+        line.car(&episode.car, plain);
     } else {
-        put(CAR, false, &format!("peak at {}", format::clock(episode.peak)), dim);
+        line.left(CAR, &format!("peak at {}", format::clock(episode.peak)), dim);
     }
     if let Some(blame) = episode.blames.first()
         && let Some(sensor) = sensor(shown, episode.schema, blame.sensor)
     {
-        put(BLAMED, false, &sensor.label, style);
-        put(DIRECTION, false, direction(blame.sigma), style);
-        put(VALUE, true, &format::number(blame.value, sensor.decimals, cells(VALUE)), plain);
-        put(EXPECTED, true, &format::number(blame.expected, sensor.decimals, cells(EXPECTED)), dim);
-        put(UNIT, false, &sensor.unit, dim);
+        line.blamed(blame, sensor, style, plain);
     }
-    put(AGO, true, &format::age(shown.taken, episode.onset), plain);
-    let opened = if cells(OPENED) >= 19 { format::date_time(episode.onset) } else { format::clock(episode.onset) };
-    put(OPENED, false, &opened, dim);
-    let lasted = format::duration(episode.onset, episode.end.unwrap_or(shown.taken));
-    put(LASTED, true, &lasted, plain);
-    put(BREACHES, true, &format::count(u64::from(episode.breaches)), dim);
+    line.right(AGO, &format::age(shown.taken, episode.onset), plain);
+    let dated = line.cells(OPENED) >= 19;
+    line.left(OPENED, &if dated { format::date_time(episode.onset) } else { format::clock(episode.onset) }, dim);
+    line.right(LASTED, &format::duration(episode.onset, episode.end.unwrap_or(shown.taken)), plain);
+    line.right(BREACHES, &format::count(u64::from(episode.breaches)), dim);
 }

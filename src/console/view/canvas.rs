@@ -152,6 +152,13 @@ pub struct Column {
     pub growth: u8,
 }
 
+impl Column {
+    /// A column's wish, its fields in order.
+    pub const fn new(gap: u16, least: u16, most: u16, rank: u8, growth: u8) -> Column {
+        Column { gap, least, most, rank, growth }
+    }
+}
+
 /// Lets in as many columns as fit `width`, by rank, then gives them what is left, by growth. A column that is not let in is
 /// `None`; the highest-ranked is always in, however narrow.
 pub fn columns<const N: usize>(left: u16, width: u16, wishes: &[Column; N]) -> [Option<Span>; N] {

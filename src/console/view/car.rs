@@ -13,7 +13,7 @@ use ratatui::style::Style;
 
 use super::anomalies;
 use super::canvas::{Canvas, Column, Span, columns, sensor_scale};
-use super::fleet::sensor;
+use super::trouble::sensor;
 use super::{body_rows, direction, symbol};
 use crate::console::app::{App, Panel, SensorSort};
 use crate::console::format;
@@ -28,20 +28,16 @@ const RANGE: usize = 6;
 const SERIES: usize = 7;
 const SIGMA: usize = 8;
 
-const fn column(gap: u16, least: u16, most: u16, rank: u8, growth: u8) -> Column {
-    Column { gap, least, most, rank, growth }
-}
-
 const COLUMNS: [Column; 9] = [
-    column(0, 1, 1, 0, 9),
-    column(0, 1, 1, 1, 9),
-    column(1, 16, 20, 2, 2),
-    column(1, 9, 11, 3, 3),
-    column(1, 9, 11, 6, 3),
-    column(1, 4, 6, 5, 3),
-    column(1, 9, 13, 8, 3),
-    column(2, 16, 400, 7, 2),
-    column(1, 8, 8, 4, 9),
+    Column::new(0, 1, 1, 0, 9),
+    Column::new(0, 1, 1, 1, 9),
+    Column::new(1, 16, 20, 2, 2),
+    Column::new(1, 9, 11, 3, 3),
+    Column::new(1, 9, 11, 6, 3),
+    Column::new(1, 4, 6, 5, 3),
+    Column::new(1, 9, 13, 8, 3),
+    Column::new(2, 16, 400, 7, 2),
+    Column::new(1, 8, 8, 4, 9),
 ];
 
 fn lay_out(area: Rect) -> [Option<Span>; 9] {

@@ -7,12 +7,12 @@
 
 use ratatui::layout::{Rect, Size};
 
+use super::body_rows;
 use super::canvas::{Canvas, Column, Span, columns, score_level, sensor_scale};
-use super::{body_rows, direction, symbol};
+use super::trouble::{BLAMED, CAR, EXPECTED, Line, SEVERITY, STATE, VALUE, sensor};
 use crate::console::app::App;
 use crate::console::format;
 use crate::engine::view::{CarState, FleetRow, Snapshot};
-use crate::telemetry::Sensor;
 
 /// Cars on screen.
 pub fn rows(size: Size) -> usize {
@@ -25,42 +25,30 @@ pub fn points(size: Size) -> usize {
     [SCORES, SERIES].iter().filter_map(|&n| spans[n]).map(|span| usize::from(span.cells)).max().unwrap_or(1).max(1)
 }
 
-const SYMBOL: usize = 1;
-const SEVERITY: usize = 2;
-const STATE: usize = 3;
-const CAR: usize = 4;
-const BLAMED: usize = 5;
-const DIRECTION: usize = 6;
-const VALUE: usize = 7;
-const EXPECTED: usize = 8;
-const UNIT: usize = 9;
+// Those before them: see `trouble`.
 const SCORES: usize = 10;
 const SERIES: usize = 11;
 const EPISODES: usize = 12;
 const FOR: usize = 13;
 const SEEN: usize = 14;
 
-const fn column(gap: u16, least: u16, most: u16, rank: u8, growth: u8) -> Column {
-    Column { gap, least, most, rank, growth }
-}
-
 /// In the order in which they stand; the first is the selection's mark.
 const COLUMNS: [Column; 15] = [
-    column(0, 1, 1, 0, 9),
-    column(0, 1, 1, 1, 9),
-    column(1, 3, 3, 3, 9),
-    column(1, 8, 12, 12, 2),
-    column(1, 22, 36, 2, 4),
-    column(1, 16, 24, 5, 4),
-    column(1, 1, 1, 6, 9),
-    column(1, 7, 9, 7, 3),
-    column(1, 7, 9, 11, 3),
-    column(1, 4, 6, 9, 3),
-    column(1, 6, 32, 10, 1),
-    column(1, 8, 22, 13, 1),
-    column(1, 2, 3, 14, 3),
-    column(1, 5, 6, 8, 3),
-    column(1, 4, 4, 4, 9),
+    Column::new(0, 1, 1, 0, 9),
+    Column::new(0, 1, 1, 1, 9),
+    Column::new(1, 3, 3, 3, 9),
+    Column::new(1, 8, 12, 12, 2),
+    Column::new(1, 22, 36, 2, 4),
+    Column::new(1, 16, 24, 5, 4),
+    Column::new(1, 1, 1, 6, 9),
+    Column::new(1, 7, 9, 7, 3),
+    Column::new(1, 7, 9, 11, 3),
+    Column::new(1, 4, 6, 9, 3),
+    Column::new(1, 6, 32, 10, 1),
+    Column::new(1, 8, 22, 13, 1),
+    Column::new(1, 2, 3, 14, 3),
+    Column::new(1, 5, 6, 8, 3),
+    Column::new(1, 4, 4, 4, 9),
 ];
 
 fn lay_out(area: Rect) -> [Option<Span>; 15] {
@@ -138,61 +126,42 @@ fn nobody(app: &App, canvas: &mut Canvas, area: Rect) {
 
 fn draw_row(
     canvas: &mut Canvas,
-    line: Rect,
+    area: Rect,
     spans: &[Option<Span>; 15],
     row: &FleetRow,
     shown: &Snapshot,
     selected: bool,
 ) {
     let styles = canvas.styles;
-    let y = line.y;
-    if selected {
-        canvas.lay(line, styles.selection.style());
-        canvas.text(line.x, y, 1, "▌", styles.title.style());
-    }
     let state = styles.state(row.state);
     let (dim, plain) = (styles.dim.style(), ratatui::style::Style::new());
     let calm = matches!(row.state, CarState::Quiet | CarState::Muted | CarState::Stale);
     let sensor = row.blame.as_ref().and_then(|blame| sensor(shown, row.schema, blame.sensor));
-    let mut put = |n: usize, right: bool, text: &str, style| canvas.put(spans[n], y, right, text, style);
     let severity = if row.state == CarState::Stale { format::NONE.into() } else { row.severity.to_string() };
-    put(SYMBOL, false, symbol(row.state), state);
-    put(SEVERITY, true, &severity, state);
-    put(STATE, false, row.state.word(), state);
-    let name_cells = spans[CAR].map_or(0, |span| usize::from(span.cells));
-    put(CAR, false, &format::fit_name(&row.car, name_cells), if calm { dim } else { plain });
+    let mut line = Line::begin(canvas, spans, area, row.state, selected);
+    line.right(SEVERITY, &severity, state);
+    line.left(STATE, row.state.word(), state);
+    line.car(&row.car, if calm { dim } else { plain });
     match (&row.blame, sensor) {
-        (Some(blame), Some(sensor)) => {
-            put(BLAMED, false, &sensor.label, state);
-            put(DIRECTION, false, direction(blame.sigma), state);
-            let cells = |n: usize| spans[n].map_or(0, |span| usize::from(span.cells));
-            put(VALUE, true, &format::number(blame.value, sensor.decimals, cells(VALUE)), plain);
-            put(EXPECTED, true, &format::number(blame.expected, sensor.decimals, cells(EXPECTED)), dim);
-            put(UNIT, false, &sensor.unit, dim);
-        }
-        _ if row.state == CarState::Stale => put(BLAMED, false, "no data", state),
+        (Some(blame), Some(sensor)) => line.blamed(blame, sensor, state, plain),
+        _ if row.state == CarState::Stale => line.left(BLAMED, "no data", state),
         // Where there is no room for a column of words, the word stands where a sensor would.
-        _ if spans[STATE].is_none() && row.state != CarState::Quiet => put(BLAMED, false, row.state.word(), state),
+        _ if line.span(STATE).is_none() && row.state != CarState::Quiet => line.left(BLAMED, row.state.word(), state),
         _ => {}
     }
     if row.episodes > 0 {
-        put(EPISODES, true, &row.episodes.to_string(), if calm { dim } else { plain });
+        line.right(EPISODES, &row.episodes.to_string(), if calm { dim } else { plain });
     }
     if let Some(since) = row.since {
-        put(FOR, true, &format::duration(since, shown.taken), plain);
+        line.right(FOR, &format::duration(since, shown.taken), plain);
     } else if row.state == CarState::Stale {
-        put(FOR, true, &format::duration(row.last_seen, shown.taken), dim);
+        line.right(FOR, &format::duration(row.last_seen, shown.taken), dim);
     }
-    put(SEEN, true, &format::age(shown.taken, row.last_seen), dim);
+    line.right(SEEN, &format::age(shown.taken, row.last_seen), dim);
     if let Some(Span { x, cells }) = spans[SCORES] {
-        canvas.spark(x, y, cells, &row.scores, score_level);
+        canvas.spark(x, area.y, cells, &row.scores, score_level);
     }
     if let Some(Span { x, cells }) = spans[SERIES] {
-        canvas.spark(x, y, cells, &row.blamed_series, sensor_scale(&row.blamed_series, sensor));
+        canvas.spark(x, area.y, cells, &row.blamed_series, sensor_scale(&row.blamed_series, sensor));
     }
-}
-
-/// The sensor at that position of that schema.
-pub fn sensor(shown: &Snapshot, schema: usize, position: u16) -> Option<&Sensor> {
-    shown.schema.get(schema)?.get(usize::from(position))
 }

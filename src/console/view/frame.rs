@@ -4,9 +4,8 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::canvas::Canvas;
-use super::symbol;
+use super::{hints, symbol};
 use crate::console::app::{App, Behind, Overlay, View};
-use crate::console::command;
 use crate::console::format;
 use crate::console::theme::Styles;
 use crate::engine::view::CarState;
@@ -144,23 +143,23 @@ fn bottom(app: &App, canvas: &mut Canvas, line: Rect) {
         canvas.lay(Rect { x: after, y, width: field, height: 1 }, styles.input.style());
         canvas.text(after, y, field, &typed, styles.input.style());
         let hints_at = after + field + 2;
-        hints(app, canvas, hints_at, y, (x + left_room).saturating_sub(hints_at));
+        draw_hints(app, canvas, hints_at, y, (x + left_room).saturating_sub(hints_at));
     } else if let Some(toast) = app.toast() {
         canvas.text(x, y, left_room, toast, styles.tab.style());
     } else {
-        hints(app, canvas, x, y, left_room);
+        draw_hints(app, canvas, x, y, left_room);
     }
 }
 
-fn hints(app: &App, canvas: &mut Canvas, mut x: u16, y: u16, room: u16) {
+fn draw_hints(app: &App, canvas: &mut Canvas, mut x: u16, y: u16, room: u16) {
     let (key, word) = (canvas.styles.key.style(), canvas.styles.dim.style());
     let end = x + room;
-    let hints = command::hints(app);
-    let cells = |hint: &command::Hint| (format::width(&hint.keys) + 1 + format::width(&hint.word) + 2) as u16;
+    let hints = hints::hints(app);
+    let cells = |hint: &hints::Hint| (format::width(&hint.keys) + 1 + format::width(&hint.word) + 2) as u16;
     // The last two, help and quit, must be there whatever else is not.
     let (most, last) = hints.split_at(hints.len().saturating_sub(2));
     let kept: u16 = last.iter().map(cells).sum();
-    let mut shown: Vec<&command::Hint> = Vec::new();
+    let mut shown: Vec<&hints::Hint> = Vec::new();
     let mut used = kept;
     for hint in most {
         if used + cells(hint) <= room + 2 {

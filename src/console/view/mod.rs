@@ -15,8 +15,10 @@ pub mod car;
 pub mod fleet;
 pub mod frame;
 pub mod help;
+pub mod hints;
 pub mod pipeline;
 pub mod popup;
+pub mod trouble;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Rect, Size};

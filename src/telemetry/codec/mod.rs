@@ -21,6 +21,7 @@
 mod encode;
 mod json;
 mod number;
+mod scan;
 mod text;
 
 use std::borrow::Cow;
@@ -126,7 +127,7 @@ pub enum DecodeError {
     #[error("the payload is JSON, but not an object of sensors")]
     NotAnObject,
     /// Objects in objects without end.
-    #[error("the payload nests deeper than {} levels", json::MAX_DEPTH)]
+    #[error("the payload nests deeper than {} levels", scan::MAX_DEPTH)]
     TooDeep,
     /// A sensor's value that is no number.
     #[error("sensor {sensor} is {found}, not a number")]

@@ -12,15 +12,11 @@ pub(super) fn delimited<'a>(
     event_is_car: bool,
     row: &mut [f32],
 ) -> Result<Decoded<'a>, DecodeError> {
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return Err(DecodeError::Empty);
-    }
+    let text = filled(text)?;
     let Some((event, values)) = text.split_once(',') else {
         return Err(DecodeError::NoCar("a delimited reading is EVENTID,v1#v2#…, and no comma is in it".into()));
     };
-    columns(values, '#', schema, row)?;
-    Ok(Decoded { car: car_of(event, event_is_car)?, time_ms: None })
+    decoded(event_is_car.then_some(event), values, '#', schema, row)
 }
 
 /// `v1,v2,…`, or `EVENTID,v1,v2,…` if the event is the car: one line, blanks around values don't count.
@@ -30,26 +26,36 @@ pub(super) fn csv<'a>(
     event_is_car: bool,
     row: &mut [f32],
 ) -> Result<Decoded<'a>, DecodeError> {
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return Err(DecodeError::Empty);
-    }
+    let text = filled(text)?;
     let (event, values) = match event_is_car {
-        true => text.split_once(',').unwrap_or((text, "")),
-        false => ("", text),
+        true => text.split_once(',').map_or((Some(text), ""), |(event, values)| (Some(event), values)),
+        false => (None, text),
     };
-    columns(values, ',', schema, row)?;
-    Ok(Decoded { car: car_of(event, event_is_car)?, time_ms: None })
+    decoded(event, values, ',', schema, row)
 }
 
-fn car_of(event: &str, event_is_car: bool) -> Result<Option<Cow<'_, str>>, DecodeError> {
-    if !event_is_car {
-        return Ok(None);
+fn filled(text: &str) -> Result<&str, DecodeError> {
+    match text.trim_ascii() {
+        "" => Err(DecodeError::Empty),
+        text => Ok(text),
     }
-    match event.trim_ascii() {
-        "" => Err(DecodeError::NoCar("the event id is empty".into())),
-        event => Ok(Some(Cow::Borrowed(event))),
-    }
+}
+
+/// Takes the values into the row; `event` is the car, if it is to be.
+fn decoded<'a>(
+    event: Option<&'a str>,
+    values: &str,
+    separator: char,
+    schema: &Schema,
+    row: &mut [f32],
+) -> Result<Decoded<'a>, DecodeError> {
+    columns(values, separator, schema, row)?;
+    let car = match event.map(str::trim_ascii) {
+        Some("") => return Err(DecodeError::NoCar("the event id is empty".into())),
+        Some(event) => Some(Cow::Borrowed(event)),
+        None => None,
+    };
+    Ok(Decoded { car, time_ms: None })
 }
 
 fn columns(values: &str, separator: char, schema: &Schema, row: &mut [f32]) -> Result<(), DecodeError> {
