@@ -18,6 +18,9 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Longest wait that is told apart from longer ones, microseconds.
+const LONGEST_US: u64 = 60_000_000;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 struct Trivial;
@@ -117,7 +120,7 @@ async fn measure(peer: &Peer, load: Load) -> Outcome<(f64, Histogram<u64>)> {
         .enumerate()
         .map(|(n, socket)| local.spawn_local(publish(socket, n, each, load)))
         .collect();
-    let mut acks = Histogram::new(3)?;
+    let mut acks = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
     local
         .run_until(async {
             for task in tasks {
@@ -146,7 +149,7 @@ async fn connect(address: &str, n: usize) -> std::io::Result<TcpStream> {
 async fn publish(mut socket: TcpStream, n: usize, count: usize, load: Load) -> std::io::Result<Histogram<u64>> {
     let topic = format!("vehicles/sensor/data/bench-{n:06}");
     let payload = reading(n);
-    let mut acks = Histogram::new(3).map_err(std::io::Error::other)?;
+    let mut acks = Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(std::io::Error::other)?;
     let (mut sent, mut settled) = (0, 0);
     let mut waiting: VecDeque<Instant> = VecDeque::new();
     let (mut out, mut input) = (BytesMut::new(), BytesMut::new());
