@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{completions, doctor, evaluate, man, model, replay, run, score, simulate, train};
+use crate::commands::{completions, doctor, evaluate, man, model, passwd, replay, run, score, simulate, train};
 use crate::failure::Failure;
 
 /// The check-engine light for a whole fleet, in a terminal
@@ -33,6 +33,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Model(model::Args),
     Doctor(doctor::Args),
+    Passwd(passwd::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -49,6 +50,7 @@ impl Cli {
             Command::Evaluate(args) => evaluate::run(args),
             Command::Model(args) => model::run(args),
             Command::Doctor(args) => doctor::run(args),
+            Command::Passwd(args) => passwd::run(args),
             Command::Completions(args) => completions::run(args, Cli::command()),
             Command::Man(args) => man::run(args, Cli::command()),
         }

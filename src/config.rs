@@ -2,7 +2,7 @@
 //!
 //! The sections below are the one table of keys: name, type, default and doc string are declared once, and the check of
 //! a file ([`file`]), the environment's names, `run --print-config` ([`print`]) and `docs/configuration.md` are derived.
-//! [`load`] finds and merges the layers, [`check`] judges the values; both say in one sentence where a mistake stands and
+//! [`load`] finds and merges the layers, [`check`] and [`listeners`] judge the values; both say in one sentence where a mistake stands and
 //! what to write instead. Knows no broker, model or terminal: whether a named thing exists is for its owner to say.
 
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ pub mod check;
 pub mod error;
 pub mod file;
 pub mod keys;
+pub mod listeners;
 pub mod load;
 pub mod print;
 pub mod secret;
@@ -48,16 +49,73 @@ sections! {
 
     /// `[mqtt]`: where devices connect, and which brokers to connect to.
     Mqtt {
-        /// Address of the embedded broker, `IP:PORT`; `:PORT` is every interface. Port 0 takes a free one; a taken port makes way for the next free one.
+        /// Addresses of the embedded broker, `IP:PORT`, several with commas between them; `:PORT` is every interface, and
+        /// `mqtts://IP:PORT` speaks TLS (see `mqtt.tls`). Port 0 takes a free one; a taken port makes way for the next free one.
         /// Empty: no embedded broker.
         listen: String = "127.0.0.1:1883".into(),
-        /// External brokers to subscribe to, each `mqtt://[USER@]HOST[:PORT]`. The password comes from `password_file` or from
-        /// the environment variable DASHLIGHT_MQTT_PASSWORD.
+        /// File with the users of the embedded broker and their hashed passwords, written by `dashlight passwd`. It is read again
+        /// when it changes; who is no longer in it, or has another password, is disconnected.
+        users_file: Option<PathBuf> = None,
+        /// Whether the embedded broker lets in who names no user. Not set: only as long as there is no users' file and every
+        /// address is on loopback.
+        anonymous: Option<bool> = None,
+        /// TLS of the embedded broker's `mqtts://` addresses.
+        tls: MqttTls = MqttTls::default(),
+        /// What clients of the embedded broker may do. Without any `[[mqtt.rule]]`, everything; with some, only what those that fit a
+        /// client allow it.
+        rule: Vec<Rule> = Vec::new(),
+        /// External brokers to subscribe to, each `mqtt://[USER@]HOST[:PORT]`, or `mqtts://` for TLS. The password comes from
+        /// `password_file` or from the environment variable DASHLIGHT_MQTT_PASSWORD.
         connect: Vec<String> = Vec::new(),
         /// Client id at external brokers. Empty: made from the host's name, so that the broker knows the session again.
         client_id: String = String::new(),
         /// File whose first line is the password for external brokers.
         password_file: Option<PathBuf> = None,
+        /// PEM file with the authorities that external brokers' certificates are checked against. Not set: the system's.
+        ca_file: Option<PathBuf> = None,
+        /// More external brokers, each with a user, password and certificate of its own.
+        broker: Vec<Broker> = Vec::new(),
+    }
+
+    /// `[mqtt.tls]`: TLS 1.2 and 1.3 of the embedded broker's `mqtts://` addresses. The files are read again when they change.
+    MqttTls {
+        /// PEM file with the broker's certificate, and those between it and its authority.
+        certificate: Option<PathBuf> = None,
+        /// PEM file with the certificate's private key.
+        key: Option<PathBuf> = None,
+        /// PEM file with the authorities whose client certificates are accepted. Such a certificate stands for user and password:
+        /// its common name, else its first DNS name, is the user. Not set: no certificate is asked for.
+        client_ca: Option<PathBuf> = None,
+        /// Whether who connects to a `mqtts://` address must have a certificate, or may give user and password instead.
+        require_client_certificate: bool = false,
+    }
+
+    /// `[[mqtt.rule]]`: what some clients may do. In filters `%u` stands for the client's user and `%c` for its client id.
+    Rule {
+        /// Users it is for; `*` stands for any run of characters. Not set: everybody, also who names no user.
+        user: Option<String> = None,
+        /// Client ids it is for; `*` stands for any run of characters, `%u` for the user. Not set: every one.
+        client: Option<String> = None,
+        /// Topic filters of what they may publish.
+        publish: Vec<String> = Vec::new(),
+        /// Topic filters they may subscribe to, these or narrower ones.
+        subscribe: Vec<String> = Vec::new(),
+    }
+
+    /// `[[mqtt.broker]]`: an external broker with a user, password and certificate of its own.
+    Broker {
+        /// Its address, `mqtt://[USER@]HOST[:PORT]`, or `mqtts://` for TLS.
+        url: String = String::new(),
+        /// Where the user's password is: `env:NAME` or `file:PATH`. Empty: there is none.
+        password: String = String::new(),
+        /// Client id there. Empty: `mqtt.client_id`.
+        client_id: String = String::new(),
+        /// PEM file with the authorities that its certificate is checked against. Not set: `mqtt.ca_file`.
+        ca_file: Option<PathBuf> = None,
+        /// PEM file with our certificate, for a broker that asks for one.
+        certificate: Option<PathBuf> = None,
+        /// PEM file with our certificate's private key.
+        key: Option<PathBuf> = None,
     }
 
     /// `[kafka]`: the log that readings are written to and read from.
@@ -149,6 +207,12 @@ sections! {
         stale_after: f64 = 30.0,
         /// MQTT connections at once.
         connections: usize = 10_000,
+        /// MQTT connections at once from one address (an IPv6 address counts with its /64); 0: as many as in all.
+        connections_per_address: usize = 5_000,
+        /// Messages a second that one MQTT connection may publish; beyond it the connection is read slower. 0: as many as it can.
+        messages_per_second: usize = 100_000,
+        /// Bytes a second that one MQTT connection may send; beyond it the connection is read slower. 0: as many as it can.
+        bytes_per_second: usize = 64 * 1024 * 1024,
         /// Largest MQTT packet in bytes; a larger one ends its connection.
         packet_bytes: usize = 16 * 1024 * 1024,
         /// Largest reading in bytes; a larger one is dead-lettered, cut to its beginning.
@@ -188,15 +252,30 @@ keys::choices! {
 impl Config {
     /// Cars to simulate: what is configured, else 100 if readings could come from nowhere else.
     ///
-    /// A real Kafka, an external broker, a source of one's own, or a listener that other machines can reach all say that
+    /// A real Kafka, an external broker, a source of one's own, users, or a listener that other machines can reach all say that
     /// real cars are expected, and nobody wants invented ones among them unasked.
     pub fn simulated_cars(&self) -> usize {
         const DEMO: usize = 100;
         let demo = self.mqtt.connect.is_empty()
+            && self.mqtt.broker.is_empty()
+            && self.mqtt.users_file.is_none()
             && self.kafka.bootstrap.is_empty()
             && self.source == [Source::default()]
-            && check::is_loopback(&self.mqtt.listen);
+            && self.mqtt.is_loopback();
         self.simulate.cars.unwrap_or(if demo { DEMO } else { 0 })
+    }
+}
+
+impl Mqtt {
+    /// Whether the embedded broker can be reached from this machine only; also if there is none.
+    pub fn is_loopback(&self) -> bool {
+        let addresses = listeners::parse(&self.listen);
+        addresses.is_ok_and(|addresses| addresses.iter().all(|listener| listener.address.ip().is_loopback()))
+    }
+
+    /// Whether the embedded broker lets in who names no user: as configured, else only if nobody else could come.
+    pub fn lets_anyone_in(&self) -> bool {
+        self.anonymous.unwrap_or(self.users_file.is_none() && self.is_loopback())
     }
 }
 

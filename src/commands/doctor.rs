@@ -1,10 +1,11 @@
 //! `dashlight doctor`: tries everything that `dashlight run` would use, with the same file, environment and flags, and
 //! changes nothing: one line for each thing, with the way out where something is wrong.
 
+mod mqtt;
+
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, IsTerminal};
-use std::net::TcpListener;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,6 @@ use crate::console::{self, colour::Depth, terminal};
 use crate::failure::Failure;
 use crate::kafka::{Cluster, Health};
 use crate::model::Model;
-use crate::mqtt::GateOptions;
-use crate::mqtt::bridge::Broker;
 use crate::text::harmless;
 
 use super::run::Settings;
@@ -109,8 +108,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Ok(loaded) => {
             tell(configuration(&inputs, &loaded))?;
             tell(places(&loaded))?;
-            tell(listener(&loaded.config))?;
-            tell(brokers(&loaded.config))?;
+            tell(mqtt::listeners(&loaded.config))?;
+            tell(mqtt::brokers(&loaded.config))?;
             tell(kafka(&loaded.config))?;
             tell(models(&loaded.config))?;
             tell(screen(&loaded.config))?;
@@ -169,65 +168,6 @@ fn writable(directory: &Path) -> io::Result<()> {
     let probe = there.unwrap_or(Path::new(".")).join(format!(".dashlight-doctor-{}", std::process::id()));
     OpenOptions::new().write(true).create_new(true).open(&probe)?;
     std::fs::remove_file(&probe)
-}
-
-fn listener(config: &Config) -> Vec<Check> {
-    let listen = &config.mqtt.listen;
-    if listen.is_empty() {
-        return vec![Check::ok("mqtt listener", "none")];
-    }
-    let addresses = match GateOptions::listening_on(listen) {
-        Ok(options) => options.listen,
-        Err(error) => return vec![Check::fail("mqtt listener", error.to_string())],
-    };
-    let mut checks = Vec::new();
-    for address in addresses {
-        checks.push(match TcpListener::bind(address) {
-            Ok(_) if address.ip().is_loopback() => Check::ok("mqtt listener", format!("{address} is free")),
-            Ok(_) => Check::warn(
-                "mqtt listener",
-                format!(
-                    "{address} is free; whoever reaches it can publish, for it knows no passwords and no TLS: keep it to a \
-                     trusted network"
-                ),
-            ),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => Check::warn(
-                "mqtt listener",
-                format!("{address} is taken: the next free port will be used; name another with --mqtt-listen"),
-            ),
-            Err(error) => Check::fail(
-                "mqtt listener",
-                format!("{address} cannot be bound ({error}); name another address with --mqtt-listen"),
-            ),
-        });
-    }
-    checks
-}
-
-fn brokers(config: &Config) -> Vec<Check> {
-    const NAME: &str = "mqtt broker";
-    if config.mqtt.connect.is_empty() {
-        return Vec::new();
-    }
-    let password = match config.mqtt.password() {
-        Ok(password) => password,
-        Err(error) => return vec![Check::fail(NAME, error.to_string())],
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return vec![Check::fail(NAME, format!("no connection can be tried: {error}"))],
-    };
-    let probe = |url: &String| match Broker::parse(url) {
-        Err(error) => Check::fail(NAME, error.to_string()),
-        Ok(broker) => match runtime.block_on(broker.clone().with_password(password.clone()).probe(PATIENCE)) {
-            Ok(()) => Check::ok(NAME, format!("{broker} lets us in")),
-            Err(reason) => Check::fail(
-                NAME,
-                format!("{broker} does not let us in ({reason}); check the address, the user and mqtt.password_file"),
-            ),
-        },
-    };
-    config.mqtt.connect.iter().map(probe).collect()
 }
 
 fn kafka(config: &Config) -> Vec<Check> {
@@ -336,31 +276,5 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(writable(&file.join("below")).is_err());
-    }
-
-    #[test]
-    fn a_free_and_a_taken_port_are_told_apart() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut config = Config::default();
-        config.mqtt.listen = taken.local_addr().unwrap().to_string();
-        assert_eq!(listener(&config)[0].state, State::Warn);
-        drop(taken);
-        assert_eq!(listener(&config)[0].state, State::Ok);
-        config.mqtt.listen = String::new();
-        assert_eq!(listener(&config)[0].text, "none");
-    }
-
-    #[test]
-    fn a_kafka_and_a_broker_that_are_not_there_fail_with_their_address() {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut config = Config::default();
-        config.mqtt.connect = vec![format!("mqtt://op@{closed}")];
-        let broker = &brokers(&config)[0];
-        assert_eq!(broker.state, State::Fail);
-        assert!(
-            broker.text.contains(&closed.to_string()) && broker.text.contains("check the address"),
-            "{}",
-            broker.text
-        );
     }
 }

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod man;
 pub mod model;
+pub mod passwd;
 pub mod replay;
 pub mod run;
 pub mod score;

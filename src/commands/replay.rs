@@ -19,8 +19,8 @@ pub struct Args {
     /// CSV with the columns time,car and any sensors, gzip if it ends in .gz; `-` is stdin
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// MQTT broker to publish to
-    #[arg(long, value_name = "HOST:PORT")]
+    /// MQTT broker to publish to; a user's password is read from DASHLIGHT_MQTT_PASSWORD
+    #[arg(long, value_name = "[USER@]HOST:PORT")]
     mqtt: String,
     /// How many times as fast as it was recorded; max is as fast as the broker takes it
     #[arg(long, default_value = "1", value_name = "FACTOR|max", value_parser = parse_speed)]
@@ -58,7 +58,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let address = checked_address(&args.mqtt)?;
+    let (address, login) = checked_address(&args.mqtt)?;
     check_topic(&args.topic)?;
     let mut input = FileReader::open(&args.file).map_err(Failure::usage)?;
     let sensors = input.sensors().iter().map(Sensor::named).collect();
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let stop = stop_on_signal()?;
     runtime()?.block_on(async {
         let client_id = format!("dashlight-replay-{}", std::process::id());
-        let mut link = Link::new(LinkOptions { address, client_id, qos });
+        let mut link = Link::new(LinkOptions { address, client_id, login, qos });
         link.connect().await.map_err(Failure::running)?;
         let begun = Instant::now();
         let sent = publish_all(&mut input, &schema, &args, &mut link, &stop).await;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::secret::MQTT_PASSWORD;
 use crate::failure::Failure;
 use crate::simulate::labels::LabelWriter;
-use crate::simulate::link::{Link, LinkOptions, Qos};
+use crate::simulate::link::{Link, LinkOptions, Login, Qos};
 use crate::simulate::live::{self, LiveOptions, Outcome};
 use crate::simulate::{DEFAULT_FAULTS, Faults, Fleet, FleetOptions, car_name, faults, sensor};
 use crate::telemetry::file::{FileError, FileWriter, Label, LabelKind};
@@ -23,8 +24,9 @@ pub struct Args {
     /// Time is simulated: same options, same bytes
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Publish to this MQTT broker, on topics vehicles/sensor/data/<car>, as time passes
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Publish to this MQTT broker, on topics vehicles/sensor/data/<car>, as time passes; a user's password is read from
+    /// DASHLIGHT_MQTT_PASSWORD
+    #[arg(long, value_name = "[USER@]HOST:PORT")]
     mqtt: Option<String>,
     /// Cars
     #[arg(long, default_value_t = 100, value_name = "N")]
@@ -111,17 +113,31 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::running(format!("the system gives no event loop: {error}")))
 }
 
-/// `HOST:PORT`, or a sentence.
-pub(super) fn checked_address(address: &str) -> Result<String, Failure> {
+/// `[USER@]HOST:PORT` as address and login, or a sentence.
+pub(super) fn checked_address(address: &str) -> Result<(String, Option<Login>), Failure> {
     let bare = address.strip_prefix("mqtt://").unwrap_or(address);
-    match bare.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(bare.to_owned()),
-        _ => Err(Failure::usage(format!("--mqtt {address:?} is no address: write HOST:PORT, such as localhost:1883"))),
+    let (user, place) = bare.rsplit_once('@').map_or((None, bare), |(user, place)| (Some(user), place));
+    let refused = |why: &str| Err(Failure::usage(format!("--mqtt {why}")));
+    if user.is_some_and(|user| user.is_empty() || user.contains(':')) {
+        return refused(&format!("takes USER@HOST:PORT; the password comes from the variable {MQTT_PASSWORD}"));
     }
+    match place.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
+        _ => return refused(&format!("{address:?} is no address: write HOST:PORT, such as localhost:1883")),
+    }
+    let Some(user) = user else { return Ok((place.to_owned(), None)) };
+    let Ok(password) = std::env::var(MQTT_PASSWORD) else {
+        return refused(&format!("names a user, and the variable {MQTT_PASSWORD} no password: set it"));
+    };
+    // MQTT gives each of them two bytes of length.
+    if user.len().max(password.len()) > usize::from(u16::MAX) {
+        return refused("names a user, or the variable a password, longer than MQTT allows: at most 65535 bytes");
+    }
+    Ok((place.to_owned(), Some(Login { user: user.to_owned(), password })))
 }
 
 fn to_broker(args: &Args, fleet: FleetOptions) -> Result<(), Failure> {
-    let address = checked_address(args.mqtt.as_deref().unwrap_or_default())?;
+    let (address, login) = checked_address(args.mqtt.as_deref().unwrap_or_default())?;
     let qos = Qos::level(args.qos).unwrap_or_default();
     if args.duration.is_some_and(|duration| live::readings_in(duration, args.rate) == 0) {
         return Err(nothing_to_do(args));
@@ -134,13 +150,18 @@ fn to_broker(args: &Args, fleet: FleetOptions) -> Result<(), Failure> {
     runtime.block_on(async {
         // Once, to say at once if nobody is there; from then on connections are made again as often as it takes.
         let client_id = format!("dashlight-{}", std::process::id());
-        let mut first = Link::new(LinkOptions { address: address.clone(), client_id, qos: Qos::AtMostOnce });
+        let mut first = Link::new(LinkOptions {
+            address: address.clone(),
+            client_id,
+            login: login.clone(),
+            qos: Qos::AtMostOnce,
+        });
         first.connect().await.map_err(Failure::running)?;
         first.close(Instant::now()).await;
 
         let connections = args.connections.map(|n| n as usize);
-        let live = live::start(LiveOptions { address, fleet, connections, qos }, &tokio::runtime::Handle::current())
-            .map_err(Failure::usage)?;
+        let options = LiveOptions { address, login, fleet, connections, qos };
+        let live = live::start(options, &tokio::runtime::Handle::current()).map_err(Failure::usage)?;
         let begun = Instant::now();
         let mut furthest_behind = Duration::ZERO;
         let mut stopped = false;

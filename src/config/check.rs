@@ -1,10 +1,9 @@
 //! Judges the values of a configuration: what cannot work is refused before anything starts, with the way out.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+mod mqtt;
 
 use super::error::ConfigError;
 use super::load::Loaded;
-use super::secret::MQTT_PASSWORD;
 use super::{Codec, Config, Source};
 
 /// Says what is wrong with a value, to be read after its key; `Ok` if nothing.
@@ -21,17 +20,11 @@ pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
 }
 
 fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
-    let mut all: Vec<(String, Verdict)> = Vec::new();
-    let mut say = |key: &str, verdict: Verdict| all.push((key.to_owned(), verdict));
+    let mut verdicts: Vec<(String, Verdict)> = Vec::new();
     let Config { mqtt, kafka, source, model, simulate, console, limits, state, log } = config;
 
-    say("mqtt.listen", listen_address(&mqtt.listen).map(drop));
-    for (n, url) in mqtt.connect.iter().enumerate() {
-        say(&format!("mqtt.connect[{n}]"), broker_url(url));
-    }
-    if let Some(path) = &mqtt.password_file {
-        say("mqtt.password_file", not_empty(&path.to_string_lossy(), "name a file, or leave the key out"));
-    }
+    verdicts.extend(self::mqtt::verdicts(mqtt));
+    let mut say = |key: &str, verdict: Verdict| verdicts.push((key.to_owned(), verdict));
 
     say("kafka.bootstrap", bootstrap(&kafka.bootstrap));
     say("kafka.group", not_empty(&kafka.group, "name a consumer group, such as \"dashlight\""));
@@ -97,64 +90,7 @@ fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     if let Some(path) = &log.file {
         say("log.file", not_empty(&path.to_string_lossy(), "name a file, or leave the key out"));
     }
-    all
-}
-
-/// The address that a listener is to bind, `None` for an empty one (no listener). A port alone (`:1883`) is for every
-/// interface.
-fn listen_address(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let whole = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    // An address is taken as it is; only a name is looked up.
-    let found = whole.parse().ok().or_else(|| whole.to_socket_addrs().ok()?.min_by_key(SocketAddr::is_ipv6));
-    found.map(Some).ok_or_else(|| {
-        let text = crate::text::harmless(text, 80);
-        format!(
-            "is \"{text}\", which is no address: write IP:PORT, such as \"127.0.0.1:1883\" (0.0.0.0 for every interface), or \
-             nothing for no listener"
-        )
-    })
-}
-
-/// Whether a listener with this address can be reached from this machine only; also if there is none.
-pub(super) fn is_loopback(listen: &str) -> bool {
-    match listen_address(listen) {
-        Ok(Some(address)) => address.ip().is_loopback(),
-        Ok(None) => true,
-        Err(_) => false,
-    }
-}
-
-/// `mqtt://[USER@]HOST[:PORT]`. A password may be in it, so the URL is not repeated.
-fn broker_url(url: &str) -> Verdict {
-    let form = "write mqtt://[USER@]HOST[:PORT]";
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(format!("is not a URL: {form}"));
-    };
-    match scheme {
-        "mqtt" | "tcp" => {}
-        "mqtts" | "ssl" | "tls" | "ws" | "wss" => {
-            return Err(format!(
-                "asks for {scheme}://, which is not supported: use mqtt:// through a TLS tunnel, or on a trusted network"
-            ));
-        }
-        _ => return Err(format!("does not begin with mqtt://: {form}")),
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
-    if user.is_some_and(|user| user.contains(':')) {
-        return Err(format!(
-            "holds a password, which would be shown wherever the URL is: put it into mqtt.password_file or {MQTT_PASSWORD}"
-        ));
-    }
-    if user == Some("") {
-        return Err(format!("has an empty user name: {form}"));
-    }
-    let bare_v6 = address.starts_with('[') && address.ends_with(']');
-    let with_port = if bare_v6 || !address.contains(':') { format!("{address}:1883") } else { address.to_owned() };
-    host_port(&with_port).map(drop).map_err(|why| format!("has no usable address ({why}): {form}"))
+    verdicts
 }
 
 /// `HOST:PORT` with a port above zero; says what is wrong with it.

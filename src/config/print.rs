@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::keys::{Field, Key, Kind, Section};
 use super::secret::{Properties, shown};
-use super::{Config, Source};
+use super::{Broker, Config, Rule, Source};
 
 /// The file's text.
 pub fn print(config: &Config) -> String {
@@ -46,7 +46,7 @@ fn section(out: &mut String, fields: &'static [Field], prefix: &str, current: &t
                 let path = format!("{path}.");
                 section(out, fields, &path, current.as_ref().unwrap_or(&empty), default.as_ref().unwrap_or(&empty));
             }
-            Kind::Sections(fields) => sources(out, field, fields, current, default),
+            Kind::Sections(fields) => tables(out, field, fields, &path, current, default),
             Kind::Properties => properties(out, field, &path, inner(current).unwrap_or_default()),
             _ => {}
         }
@@ -89,24 +89,43 @@ fn placeholder(kind: Kind) -> String {
     }
 }
 
-/// Sources of one's own replace the default one, so the file shows either that one as a comment or all that are set.
-fn sources(out: &mut String, field: &Field, fields: &'static [Field], current: &toml::Table, default: &toml::Table) {
+/// An array of tables: those that are set replace the default ones, so the file shows either one as a comment or all that
+/// are set.
+fn tables(
+    out: &mut String,
+    field: &Field,
+    fields: &'static [Field],
+    path: &str,
+    current: &toml::Table,
+    default: &toml::Table,
+) {
     let list = |table: &toml::Table| -> Vec<toml::Table> {
         let items = table.get(field.name).and_then(|value| value.as_array()).cloned().unwrap_or_default();
         items.into_iter().filter_map(|item| item.as_table().cloned()).collect()
     };
-    let prefix = format!("{}.", field.name);
-    let one_default = toml::Table::try_from(Source::default()).unwrap_or_default();
+    let prefix = format!("{path}.");
+    let one_default = default_of(path);
     let set = list(current);
     if set == list(default) {
-        heading(out, field, &format!("#[[{}]]", field.name));
+        heading(out, field, &format!("#[[{path}]]"));
         section(out, fields, &prefix, &one_default, &one_default);
         return;
     }
-    for source in &set {
-        heading(out, field, &format!("[[{}]]", field.name));
-        section(out, fields, &prefix, source, &one_default);
+    for table in &set {
+        heading(out, field, &format!("[[{path}]]"));
+        section(out, fields, &prefix, table, &one_default);
     }
+}
+
+/// The defaults of one table of an array's.
+pub fn default_of(path: &str) -> toml::Table {
+    let defaults = match path {
+        "source" => toml::Table::try_from(Source::default()),
+        "mqtt.rule" => toml::Table::try_from(Rule::default()),
+        "mqtt.broker" => toml::Table::try_from(Broker::default()),
+        _ => Ok(toml::Table::new()),
+    };
+    defaults.unwrap_or_default()
 }
 
 fn properties(out: &mut String, field: &Field, path: &str, current: toml::Table) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 use super::keys::{Held, Kind};
-use super::{Kafka, Mqtt};
+use super::{Broker, Kafka, Mqtt};
 
 /// Largest secret that is read from a file (a PEM chain fits), in bytes.
 const MAX_SECRET: u64 = 256 * 1024;
@@ -44,19 +44,7 @@ impl Properties {
         self.0
             .iter()
             .map(|(name, value)| {
-                let key = format!("kafka.properties.\"{name}\"");
-                let value = if let Some(variable) = value.strip_prefix("env:") {
-                    std::env::var(variable).map_err(|_| ConfigError::Secret {
-                        key,
-                        why: format!(
-                            "the environment variable {variable} is not set (or not UTF-8): set it to the value"
-                        ),
-                    })?
-                } else if let Some(path) = value.strip_prefix("file:") {
-                    read_file(&key, Path::new(path))?
-                } else {
-                    value.clone()
-                };
+                let value = follow(&format!("kafka.properties.\"{name}\""), value)?;
                 Ok((name.clone(), value))
             })
             .collect()
@@ -118,6 +106,14 @@ impl Kafka {
     }
 }
 
+impl Broker {
+    /// Its password, from where `password` says that it is; `None` if there is none.
+    pub fn password(&self) -> Result<Option<String>, ConfigError> {
+        let key = "mqtt.broker.password";
+        if self.password.is_empty() { Ok(None) } else { follow(key, &self.password).map(Some) }
+    }
+}
+
 impl Mqtt {
     /// The password for external brokers: `password_file`, else the environment; `None` if neither is there.
     pub fn password(&self) -> Result<Option<String>, ConfigError> {
@@ -125,6 +121,20 @@ impl Mqtt {
             Some(path) => read_file("mqtt.password_file", path).map(Some),
             None => Ok(std::env::var(MQTT_PASSWORD).ok()),
         }
+    }
+}
+
+/// What stands where an `env:NAME` or `file:PATH` leads; any other value is itself.
+fn follow(key: &str, value: &str) -> Result<String, ConfigError> {
+    if let Some(variable) = value.strip_prefix("env:") {
+        std::env::var(variable).map_err(|_| ConfigError::Secret {
+            key: key.to_owned(),
+            why: format!("the environment variable {variable} is not set (or not UTF-8): set it to the value"),
+        })
+    } else if let Some(path) = value.strip_prefix("file:") {
+        read_file(key, Path::new(path))
+    } else {
+        Ok(value.to_owned())
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`view`] | one file per view, drawn into a buffer |
 //! | [`theme`], [`colour`] | roles to colours; the finished picture mapped to what the terminal has |
 //! | [`keys`], [`terminal`], [`painter`] | bytes in, the terminal taken and given back, bytes out |
+//! | [`secret`] | a password asked for without showing it |
 //! | [`sample`] | believable snapshots for tests and benches |
 
 pub mod app;
@@ -23,6 +24,7 @@ mod run;
 #[doc(hidden)]
 pub mod sample;
 pub mod screen;
+pub mod secret;
 pub mod terminal;
 pub mod theme;
 pub mod view;

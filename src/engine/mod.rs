@@ -14,6 +14,7 @@
 
 mod ask;
 mod counts;
+pub mod devices;
 mod door;
 pub mod lane;
 mod latency;
@@ -38,11 +39,8 @@ use crate::config::{self, Config};
 use crate::detect::{Calibration, DetectError, Detector};
 use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
 use crate::model::{Model, ModelError, OutputKind};
-use crate::mqtt::bridge::{Bridge, BridgeOptions, Broker};
-use crate::mqtt::gate::{Gate, GateOptions};
+use crate::mqtt::bridge::Bridge;
 use crate::mqtt::{Intake, MqttError};
-use crate::simulate::link::Qos;
-use crate::simulate::{FleetOptions, live};
 use crate::telemetry::codec::{Codec, CodecError};
 use ask::Asker;
 use counts::Counters;
@@ -98,7 +96,7 @@ impl EngineError {
         matches!(
             self,
             EngineError::Model(_) | EngineError::Detect(..) | EngineError::Codec(..) | EngineError::Config(_)
-        )
+        ) || matches!(self, EngineError::Mqtt(error) if error.is_usage()        )
     }
 }
 
@@ -224,18 +222,12 @@ impl Engine {
             config.kafka.topics.dead_letters.clone(),
             orders.clone(),
         ));
-        let gate = start_gate(config, intake.clone(), &runtime)?;
-        let filters: Vec<String> = sources.iter().flat_map(|source| source.mqtt.clone()).collect();
-        let bridges = config
-            .mqtt
-            .connect
-            .iter()
-            .map(|url| start_bridge(config, url, &filters, intake.clone(), &runtime))
-            .collect::<Result<Vec<_>, _>>()?;
+        let gate = devices::start_gate(config, intake.clone(), &runtime)?;
+        let bridges = devices::start_bridges(config, &intake, &runtime)?;
 
         let cars = config.simulated_cars();
         let live = match &gate {
-            Some(gate) if cars > 0 => Some(start_fleet(config, gate, &runtime)?),
+            Some((gate, insider)) if cars > 0 => Some(devices::start_fleet(config, gate, insider, &runtime)?),
             _ => None,
         };
         let (model, threshold) =
@@ -252,7 +244,7 @@ impl Engine {
             schemas: models.iter().map(|(_, _, schema)| Arc::new(schema.sensors().to_vec())).collect(),
             counters: counters.clone(),
             cluster,
-            gate,
+            gate: gate.map(|(gate, _)| gate),
             bridges,
             live: live.into(),
         };
@@ -407,61 +399,6 @@ fn ensure_topics(runtime: &Runtime, cluster: &Arc<Cluster>, config: &Config, raw
             std::thread::sleep(TOPIC_RETRY);
         }
     });
-}
-
-fn start_gate(config: &Config, intake: Arc<dyn Intake>, runtime: &Runtime) -> Result<Option<Gate>, EngineError> {
-    if config.mqtt.listen.is_empty() {
-        return Ok(None);
-    }
-    let options = GateOptions {
-        max_connections: config.limits.connections,
-        max_packet: config.limits.packet_bytes,
-        ..GateOptions::listening_on(&config.mqtt.listen)?
-    };
-    let gate = Gate::start(options, intake, runtime.handle())?;
-    for (wanted, got) in gate.moved() {
-        tracing::warn!("{wanted} is taken, devices can connect to {got} instead");
-    }
-    Ok(Some(gate))
-}
-
-fn start_bridge(
-    config: &Config,
-    url: &str,
-    filters: &[String],
-    intake: Arc<dyn Intake>,
-    runtime: &Runtime,
-) -> Result<Bridge, EngineError> {
-    let password = config.mqtt.password().map_err(|error| EngineError::Config(error.to_string()))?;
-    let broker = Broker::parse(url)?;
-    // A password in the URL counts where there is no other.
-    let broker = if password.is_some() { broker.with_password(password) } else { broker };
-    let mut options =
-        BridgeOptions { max_packet: config.limits.packet_bytes, ..BridgeOptions::new(broker, filters.to_vec()) };
-    if !config.mqtt.client_id.is_empty() {
-        options.client_id.clone_from(&config.mqtt.client_id);
-    }
-    Ok(Bridge::start(options, intake, runtime.handle())?)
-}
-
-fn start_fleet(config: &Config, gate: &Gate, runtime: &Runtime) -> Result<live::Live, EngineError> {
-    let Some(broker) = gate.addresses().first() else {
-        return Err(EngineError::Simulate("there is no broker to publish to".into()));
-    };
-    let options = live::LiveOptions {
-        address: broker.to_string(),
-        fleet: FleetOptions {
-            cars: config.simulated_cars(),
-            rate: config.simulate.rate,
-            faults: config.simulate.faults,
-            // Without a seed, another fleet at each start.
-            seed: config.simulate.seed.unwrap_or_else(|| now_ms() as u64),
-            ..FleetOptions::default()
-        },
-        connections: config.simulate.connections,
-        qos: Qos::AtLeastOnce,
-    };
-    live::start(options, runtime.handle()).map_err(|error| EngineError::Simulate(error.to_string()))
 }
 
 fn source_words(bridges: &[Bridge], cars: usize) -> String {

@@ -47,7 +47,9 @@ pub struct Path {
 impl Path {
     /// Where devices connect, a line each.
     pub fn mqtt_lines(&self) -> Vec<String> {
-        let listening = self.gate.iter().flat_map(|gate| gate.addresses()).map(|address| format!("mqtt {address}"));
+        let plain = self.gate.iter().map(|gate| gate.plain_addresses().len()).sum::<usize>();
+        let addresses = self.gate.iter().flat_map(|gate| gate.addresses()).enumerate();
+        let listening = addresses.map(|(n, address)| format!("{} {address}", if n < plain { "mqtt" } else { "mqtts" }));
         let connected = self.bridges.iter().map(|bridge| match bridge.status() {
             BridgeStatus::Connected => format!("{} connected", bridge.broker()),
             BridgeStatus::Away { since, reason } => {

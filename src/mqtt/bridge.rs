@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rumqttc::mqttbytes::v4::{Packet, SubscribeReasonCode};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Publish, QoS, SubscribeFilter};
+use rumqttc::{AsyncClient, Event, EventLoop, NetworkOptions, Publish, QoS, SubscribeFilter};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -111,6 +111,9 @@ impl Bridge {
         }
         if options.client_id.is_empty() {
             return Err(MqttError::ClientId);
+        }
+        if !options.broker.is_ready() {
+            return Err(MqttError::Tls(format!("{}: nobody said which authorities to believe", options.broker)));
         }
         let shared = Arc::new(Shared {
             status: Mutex::new(BridgeStatus::Away { since: SystemTime::now(), reason: "connecting".into() }),
@@ -288,13 +291,9 @@ enum Woken {
 
 impl Client {
     fn new(options: BridgeOptions, intake: Arc<dyn Intake>, shared: Arc<Shared>) -> Self {
-        let Broker { host, port, user, password } = &options.broker;
-        let mut settings = MqttOptions::new(&options.client_id, host, *port);
+        let mut settings = options.broker.settings(&options.client_id);
         settings.set_keep_alive(KEEP_ALIVE).set_clean_session(false).set_manual_acks(true);
         settings.set_max_packet_size(options.max_packet, 1024 * 1024);
-        if let Some(user) = user {
-            settings.set_credentials(user, password.as_deref().unwrap_or_default());
-        }
         let (client, mut events) = AsyncClient::new(settings, REQUESTS);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`intake`] | the one thing this floor asks of the floor above: take this, and say what became of it |
 //! | [`gate`] | our own server: MQTT 3.1.1 and 5 on one port |
+//! | [`access`] | who may come in, and what may be done |
+//! | [`tls`], [`certificate`] | TLS on both sides; whom a client certificate names |
 //! | [`bridge`] | a client of an external broker, acknowledging like the gate |
 //! | [`topic`] | which topics and filters are legal, and which match |
 //! | [`wire`] | packets read and written |
@@ -14,10 +16,13 @@
 
 use std::net::SocketAddr;
 
+pub mod access;
 pub mod bridge;
+pub mod certificate;
 pub mod gate;
 pub mod intake;
 pub mod ledger;
+pub mod tls;
 pub mod topic;
 pub mod wire;
 
@@ -64,6 +69,19 @@ pub enum MqttError {
     #[error("the MQTT client id for an external broker is empty: the broker keeps messages under this name")]
     ClientId,
     /// Not a broker's URL. The URL is not repeated: it may hold a password.
-    #[error("the broker's URL is not mqtt://[USER@]HOST[:PORT]: {0}")]
+    #[error("the broker's URL is not mqtt[s]://[USER@]HOST[:PORT]: {0}")]
     Url(String),
+    /// A certificate, key or authority that cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// A users' file that cannot be used.
+    #[error(transparent)]
+    Users(access::UsersError),
+}
+
+impl MqttError {
+    /// Whether what was asked for is at fault, and not the world.
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, MqttError::Taken { .. } | MqttError::Bind { .. })
+    }
 }

@@ -99,6 +99,23 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     }
 }
 
+/// Whether every topic that `wanted` matches is matched by `filter` too (both legal, without a `$share` prefix).
+pub fn covers(filter: &str, wanted: &str) -> bool {
+    if is_hidden(wanted) && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut wider = filter.split('/');
+    let mut levels = wanted.split('/');
+    loop {
+        match (wider.next(), levels.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(level)) if level != "#" => {}
+            (Some(want), Some(level)) if want == level && level != "+" => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Whether wildcards pass over this topic: it begins with `$`, as a server's own topics do.
 pub fn is_hidden(topic: &str) -> bool {
     topic.starts_with('$')
@@ -200,6 +217,26 @@ mod tests {
         assert_eq!(name("/".repeat(MAX_BYTES).as_bytes()).map(str::len), Ok(MAX_BYTES));
     }
 
+    #[test]
+    fn a_filter_covers_those_that_match_nothing_else() {
+        for (filter, wanted, expected) in [
+            ("a/#", "a", true),
+            ("a/#", "a/+/c", true),
+            ("a/#", "a/#", true),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/#", false),
+            ("a/b", "a/+", false),
+            ("#", "+/a", true),
+            ("#", "$SYS/#", false),
+            ("$SYS/#", "$SYS/a", true),
+            ("+", "#", false),
+            ("a/+/+", "a/+", false),
+        ] {
+            assert_eq!(covers(filter, wanted), expected, "{filter} over {wanted}");
+        }
+    }
+
     /// The standard's words, as slow and plain as they come.
     fn naive(filter: &[&str], topic: &[&str]) -> bool {
         match (filter, topic) {
@@ -227,6 +264,24 @@ mod tests {
             let (text, name) = (filter.join("/"), topic.join("/"));
             let hidden = name.starts_with('$') && (text.starts_with('+') || text.starts_with('#'));
             prop_assert_eq!(matches(&text, &name), !hidden && naive(&filter, &topic), "{} against {}", text, name);
+        }
+
+        #[test]
+        fn what_a_covered_filter_matches_the_wider_one_matches_too(
+            wider in prop::collection::vec(prop_oneof![2 => level(), 3 => Just("+")], 1..5),
+            wanted in prop::collection::vec(prop_oneof![3 => level(), 2 => Just("+")], 1..5),
+            hashes in any::<(bool, bool)>(),
+            topics in prop::collection::vec(prop::collection::vec(level(), 1..6), 20),
+        ) {
+            let text = |levels: &[&str], hash: bool| levels.join("/") + if hash { "/#" } else { "" };
+            let (wider, wanted) = (text(&wider, hashes.0), text(&wanted, hashes.1));
+            let topics: Vec<String> = topics.iter().map(|topic| topic.join("/")).collect();
+            if covers(&wider, &wanted) {
+                for topic in topics.iter().filter(|topic| matches(&wanted, topic)) {
+                    prop_assert!(matches(&wider, topic), "{} over {}: {}", wider, wanted, topic);
+                }
+            }
+            prop_assert!(covers(&wider, &wider), "each covers itself");
         }
 
         #[test]

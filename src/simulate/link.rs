@@ -48,6 +48,21 @@ pub enum LinkError {
     },
 }
 
+/// Who a link is to a broker that asks.
+#[derive(Clone)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// Where a link goes, and as whom.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
@@ -55,6 +70,8 @@ pub struct LinkOptions {
     pub address: String,
     /// Client id; the same again after a break.
     pub client_id: String,
+    /// User and password, if the broker asks.
+    pub login: Option<Login>,
     /// The promise for every publish.
     pub qos: Qos,
 }
@@ -332,14 +349,7 @@ async fn open(options: &LinkOptions, clean: bool) -> Result<(TcpStream, bool), L
     let stream = TcpStream::connect(&options.address).await.map_err(unreachable)?;
     // Packets are gathered here; holding them back again would only delay acknowledgements.
     stream.set_nodelay(true).map_err(unreachable)?;
-    let mut packet = Vec::new();
-    let id = options.client_id.as_bytes();
-    let (header, used) = fixed_header(0x10, 12 + id.len());
-    packet.extend_from_slice(&header[..used]);
-    packet.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 4, if clean { 0x02 } else { 0 }]);
-    packet.extend_from_slice(&KEEP_ALIVE.to_be_bytes());
-    packet.extend_from_slice(&(id.len() as u16).to_be_bytes());
-    packet.extend_from_slice(id);
+    let packet = connect_packet(options, clean);
     write_all(&stream, &packet).await.map_err(unreachable)?;
     let mut answer = [0; 4];
     read_exact(&stream, &mut answer).await.map_err(unreachable)?;
@@ -356,6 +366,26 @@ async fn open(options: &LinkOptions, clean: bool) -> Result<(TcpStream, bool), L
         })),
         _ => Err(refused("its answer is not MQTT's".into())),
     }
+}
+
+fn connect_packet(options: &LinkOptions, clean: bool) -> Vec<u8> {
+    let login = options.login.as_ref();
+    let mut flags = u8::from(clean) << 1;
+    let mut fields = vec![options.client_id.as_bytes()];
+    if let Some(Login { user, password }) = login {
+        flags |= 0xc0;
+        fields.extend([user.as_bytes(), password.as_bytes()]);
+    }
+    let length = 10 + fields.iter().map(|field| 2 + field.len()).sum::<usize>();
+    let (header, used) = fixed_header(0x10, length);
+    let mut packet = header[..used].to_vec();
+    packet.extend_from_slice(&[0, 4, b'M', b'Q', b'T', b'T', 4, flags]);
+    packet.extend_from_slice(&KEEP_ALIVE.to_be_bytes());
+    for field in fields {
+        packet.extend_from_slice(&(field.len() as u16).to_be_bytes());
+        packet.extend_from_slice(field);
+    }
+    packet
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {

@@ -134,7 +134,7 @@ fn parse_publish(connection: usize, first: u8, body: &[u8]) -> Published {
 }
 
 fn link(broker: &Broker, qos: Qos) -> Link {
-    Link::new(LinkOptions { address: broker.address.clone(), client_id: "a".into(), qos })
+    Link::new(LinkOptions { address: broker.address.clone(), client_id: "a".into(), login: None, qos })
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -249,7 +249,12 @@ fn nobody_there_and_a_refusal_are_said_in_a_sentence() {
     });
     runtime().block_on(async {
         let to = |address: &str| {
-            Link::new(LinkOptions { address: address.into(), client_id: "a".into(), qos: Qos::AtLeastOnce })
+            Link::new(LinkOptions {
+                address: address.into(),
+                client_id: "a".into(),
+                login: None,
+                qos: Qos::AtLeastOnce,
+            })
         };
         let error = to(&nobody).connect().await.unwrap_err();
         assert!(matches!(error, LinkError::Unreachable { .. }), "{error}");
@@ -298,7 +303,8 @@ fn publish(
     runtime: &tokio::runtime::Runtime,
 ) -> Live {
     let address = broker.address.clone();
-    live::start(LiveOptions { address, fleet, connections, qos: Qos::AtLeastOnce }, runtime.handle()).unwrap()
+    live::start(LiveOptions { address, login: None, fleet, connections, qos: Qos::AtLeastOnce }, runtime.handle())
+        .unwrap()
 }
 
 fn field(payload: &[u8], name: &str) -> f64 {

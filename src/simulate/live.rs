@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::fault::{FaultKind, KINDS, faults};
 use super::fleet::{Faults, Fleet, FleetError, FleetOptions, Label, car_name, car_number};
-use super::link::{Link, LinkOptions, Qos};
+use super::link::{Link, LinkOptions, Login, Qos};
 use super::sensor;
 use crate::telemetry::Schema;
 use crate::telemetry::codec::encode_json;
@@ -38,6 +38,8 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 pub struct LiveOptions {
     /// The broker's host and port.
     pub address: String,
+    /// User and password, if the broker asks.
+    pub login: Option<Login>,
     /// The fleet. With a `duration`, each car publishes as many readings as fit into it.
     pub fleet: FleetOptions,
     /// MQTT connections; `None`: one a car, but at most [`CONNECTIONS`].
@@ -114,6 +116,7 @@ pub fn start(options: LiveOptions, runtime: &Handle) -> Result<Live, FleetError>
             address: options.address.clone(),
             // Two simulators at one broker are not to push each other off.
             client_id: format!("{who}-{}", std::process::id()),
+            login: options.login.clone(),
             qos: options.qos,
         });
         let publisher = Publisher {

@@ -41,7 +41,7 @@ fn help_and_version_go_to_stdout_with_exit_0() {
     let cli = Cli::new();
     let help = cli.run("--help");
     assert_eq!(help.status.code(), Some(0));
-    for command in ["run", "simulate", "replay", "train", "score", "evaluate", "model", "doctor", "completions", "man"]
+    for command in ["run", "simulate", "replay", "train", "score", "evaluate", "model", "doctor", "passwd", "completions", "man"]
     {
         assert!(text(&help.stdout).contains(&format!("\n  {command} ")), "{command}");
         let own = cli.run(&format!("{command} --help"));
@@ -85,6 +85,7 @@ fn bad_arguments_and_configuration_are_one_sentence_and_exit_2() {
         ("run --config notes.txt", "notes.txt:1: not TOML: "),
         ("run --kafka nonsense", "--kafka: `kafka.bootstrap` names the server \"nonsense\", but the port is missing"),
         ("run --mqtt-listen here", "--mqtt-listen: `mqtt.listen` is \"here\", which is no address"),
+        ("run --mqtt-listen 0.0.0.0:0", "--mqtt-listen: `mqtt.listen` has 0.0.0.0:0, which other machines reach"),
         ("run --mqtt-connect http://x", "--mqtt-connect: `mqtt.connect[0]` does not begin with mqtt://"),
         ("run --rate -1", "--rate: `simulate.rate` is -1, and must be above 0"),
         ("--faults -1", "--faults: `simulate.faults` is -1, and must be 0 or more"),

@@ -133,12 +133,28 @@ fn good_files_are_read() {
             c.kafka.properties["linger.ms"] == "5" && c.kafka.properties["log.connection.close"] == "false"
         }),
         ("[mqtt]\nlisten = ''", |c| c.mqtt.listen.is_empty()),
-        ("[mqtt]\nlisten = '0.0.0.0:1883'", |c| c.simulated_cars() == 0),
-        ("[mqtt]\nlisten = ':1883'", |c| c.simulated_cars() == 0),
+        ("[mqtt]\nlisten = '0.0.0.0:1883'\nanonymous = true", |c| c.simulated_cars() == 0 && c.mqtt.lets_anyone_in()),
+        ("[mqtt]\nlisten = ':1883'\nusers_file = 'users'", |c| c.simulated_cars() == 0 && !c.mqtt.lets_anyone_in()),
+        ("[mqtt]\nusers_file = 'users'", |c| c.simulated_cars() == 0 && !c.mqtt.lets_anyone_in()),
+        ("[mqtt]\nlisten = '127.0.0.1:1883, mqtts://127.0.0.1:8883'\ntls = { certificate = 'c', key = 'k' }", |c| {
+            c.simulated_cars() == 100 && c.mqtt.lets_anyone_in()
+        }),
+        (
+            "[mqtt]\nlisten = 'mqtts://:8883'\n[mqtt.tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'ca'\n\
+             require_client_certificate = true",
+            |c| c.mqtt.tls.require_client_certificate && !c.mqtt.lets_anyone_in(),
+        ),
+        ("[[mqtt.rule]]\nuser = 'truck-*'\npublish = ['v/%c/#', '100%/+']\n[[mqtt.rule]]\nsubscribe = ['#']", |c| {
+            c.mqtt.rule.len() == 2 && c.mqtt.rule[1].user.is_none() && c.simulated_cars() == 100
+        }),
+        (
+            "[[mqtt.broker]]\nurl = 'mqtts://op@edge'\npassword = 'env:EDGE'\nca_file = 'ca.pem'\ncertificate = 'c'\nkey = 'k'",
+            |c| c.mqtt.broker[0].ca_file.is_some() && c.simulated_cars() == 0,
+        ),
         ("[mqtt]\nlisten = '[::1]:0'", |c| c.simulated_cars() == 100),
         ("[mqtt]\nlisten = 'localhost:1884'", |c| c.simulated_cars() == 100),
-        ("[mqtt]\nconnect = ['mqtt://edge', 'mqtt://op@10.0.0.7:1884', 'mqtt://[fe80::1]']", |c| {
-            c.mqtt.connect.len() == 3
+        ("[mqtt]\nconnect = ['mqtt://edge', 'mqtt://op@10.0.0.7:1884', 'mqtt://[fe80::1]', 'mqtts://edge']", |c| {
+            c.mqtt.connect.len() == 4
         }),
         ("[[source]]\ntopic = 'engine'\nmqtt = ['car/engine/temperature']\ncodec = 'delimited'\ncar = 'event'", |c| {
             c.source.len() == 1 && c.source[0].codec == Codec::Delimited
@@ -228,10 +244,34 @@ fn a_bad_file_is_refused_with_line_key_and_way_out() {
         ("[mqtt]\nlisten = '127.0.0.1:99999'", "which is no address"),
         (
             "[mqtt]\nconnect = ['edge:1883']",
-            "dashlight.toml:2: `mqtt.connect[0]` is not a URL: write mqtt://[USER@]HOST[:PORT]",
+            "dashlight.toml:2: `mqtt.connect[0]` is not a URL: write mqtt://[USER@]HOST[:PORT], or mqtts:// for TLS",
         ),
         ("[mqtt]\nconnect = ['http://edge']", "does not begin with mqtt://"),
-        ("[mqtt]\nconnect = ['mqtts://edge']", "asks for mqtts://, which is not supported"),
+        ("[mqtt]\nconnect = ['wss://edge']", "asks for wss://, which is not supported"),
+        (
+            "[mqtt]\nlisten = '127.0.0.1:1883,0.0.0.0:1884'",
+            "dashlight.toml:2: `mqtt.listen` has 0.0.0.0:1884, which other machines reach, and there are no users: make a users' \
+             file with `dashlight passwd FILE USER` and name it as mqtt.users_file, or let everybody in with --anonymous",
+        ),
+        ("[mqtt]\nlisten = '0.0.0.0:1883'\nanonymous = false", "which other machines reach, and there are no users"),
+        (
+            "[mqtt]\nlisten = '0.0.0.0:1883'\n[mqtt.tls]\ncertificate = 'c'\nkey = 'k'\nclient_ca = 'a'\n\
+             require_client_certificate = true",
+            "which other machines reach, and there are no users",
+        ),
+        ("[mqtt]\nlisten = 'mqtts://127.0.0.1:8883'", "asks for TLS, but there is no certificate: name its files"),
+        ("[mqtt.tls]\ncertificate = 'c'", "dashlight.toml:2: `mqtt.tls.certificate` stands without its key"),
+        ("[mqtt.tls]\nkey = 'k'", "`mqtt.tls.key` stands without its certificate"),
+        ("[mqtt.tls]\nrequire_client_certificate = true", "is on, but no authority is named"),
+        ("[[mqtt.rule]]\nuser = ''", "dashlight.toml:2: `mqtt.rule[0].user` is empty: write a name"),
+        ("[[mqtt.rule]]\npublish = ['a', 'b/%d']", "`mqtt.rule[0].publish[1]` has %d, which stands for nothing"),
+        ("[[mqtt.rule]]\npublish = ['a#']", "`#` must be a whole level and the last one"),
+        ("[[mqtt.rule]]\nsubscribe = ['$share/g/a']", "begins with $share/: write the filter behind it"),
+        ("[[mqtt.broker]]\nurl = 'mqtt://op@edge'\npassword = 'hunter2'", "`mqtt.broker[0].password` is written out"),
+        ("[[mqtt.broker]]\nurl = 'mqtt://edge'\npassword = 'env:X'", "has no user to go with"),
+        ("[[mqtt.broker]]\nurl = 'mqtt://edge'\nca_file = 'x'", "is for TLS, and the url is not mqtts://"),
+        ("[[mqtt.broker]]\nurl = 'mqtts://edge'\nkey = 'x'", "and key belong together"),
+        ("[[mqtt.broker]]\nclient_id = 'x'", "`mqtt.broker[0].url` is empty"),
         ("[mqtt]\nconnect = ['mqtt://op:hunter2@edge']", "holds a password, which would be shown wherever the URL is"),
         ("[mqtt]\nconnect = ['mqtt://edge:0']", "the port is not a number from 1 to 65535"),
         ("[kafka]\nbootstrap = 'k1:9092,k2'", "names the server \"k2\", but the port is missing: write HOST:PORT"),
@@ -377,7 +417,9 @@ fn simulated_cars_come_unasked_only_where_no_real_ones_are_expected() {
     for (text, cars) in [
         ("", 100),
         ("[mqtt]\nlisten = '127.0.0.1:1900'", 100),
-        ("[mqtt]\nlisten = '0.0.0.0:1883'", 0),
+        ("[mqtt]\nlisten = '0.0.0.0:1883'\nanonymous = true", 0),
+        ("[mqtt]\nusers_file = 'users'", 0),
+        ("[[mqtt.broker]]\nurl = 'mqtt://edge'", 0),
         ("[mqtt]\nconnect = ['mqtt://edge']", 0),
         ("[kafka]\nbootstrap = 'k:9092'", 0),
         ("[[source]]\nmqtt = ['mine/#']", 0),
@@ -391,6 +433,8 @@ fn simulated_cars_come_unasked_only_where_no_real_ones_are_expected() {
 #[test]
 fn what_is_printed_has_every_key_and_reads_back_as_the_same_configuration() {
     let rich = "state = '/s'\n[mqtt]\nlisten = ''\nconnect = ['mqtt://a', 'mqtt://b']\npassword_file = '/p'\n\
+                users_file = '/u'\n[mqtt.tls]\nkey = 'k'\ncertificate = 'c'\n[[mqtt.rule]]\nuser = '*'\n\
+                publish = ['a/%u']\n[[mqtt.broker]]\nurl = 'mqtts://op@b'\npassword = 'file:/x'\n\
                 [kafka]\nbootstrap = 'k:1'\n[kafka.properties]\n'sasl.password' = 'file:/x'\n'linger.ms' = 7\n\
                 [kafka.topics]\nscores = 's'\n[[source]]\n[[source]]\ntopic = 'b'\nmqtt = ['b/\"x\"', 'c']\ncodec = 'csv'\n\
                 [model]\nname = './m.onnx'\nscores = 'all'\nthreshold = 2.5\n[simulate]\ncars = 3\nseed = 4\nrate = 1e-3\n\

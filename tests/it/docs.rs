@@ -60,8 +60,9 @@ fn the_configuration_reference_has_every_key() {
          `$XDG_CONFIG_HOME/dashlight/config.toml` (`~/.config` if that is not set), or the one named by `--config` or `DASHLIGHT_CONFIG`.\n\
          An unknown key, a value of the wrong type or one that cannot work is refused with file, line and the way out (exit code 2).\n\
          `dashlight run --print-config` prints the configuration that would apply, with every key; `dashlight doctor` tries it.\n\n\
-         Secrets: a librdkafka property may be written `env:NAME` or `file:PATH`, and is read from there; the password for external MQTT\n\
-         brokers comes from `mqtt.password_file` or `DASHLIGHT_MQTT_PASSWORD`. None of them is printed, logged or shown.\n\
+         Secrets: a librdkafka property and a broker's password may be written `env:NAME` or `file:PATH`, and are read from there; the\n\
+         password for the brokers in `mqtt.connect` comes from `mqtt.password_file` or `DASHLIGHT_MQTT_PASSWORD`. None of them is printed,\n\
+         logged or shown. The users' file holds hashes only.\n\
          In environment variables lists are comma-separated; `DASHLIGHT_KAFKA_PROPERTIES_SASL_PASSWORD` sets the property `sasl.password`.\n\n\
          *This page is derived from the program (`tests/it/docs.rs` checks it).*\n",
     );
@@ -72,16 +73,14 @@ fn the_configuration_reference_has_every_key() {
         if section.as_deref() != Some(of) {
             let heading = match of {
                 "" => "At the top".to_owned(),
-                "source" => "`[[source]]`".to_owned(),
+                "source" | "mqtt.rule" | "mqtt.broker" => format!("`[[{of}]]`"),
                 of => format!("`[{of}]`"),
             };
             text += &format!("\n## {heading}\n\n| key | default | environment | what it is |\n|---|---|---|---|\n");
             section = Some(of.to_owned());
         }
-        let default = match key.path.split_once('.') {
-            Some(("source", name)) => {
-                toml::Table::try_from(dashlight::config::Source::default()).unwrap().get(name).cloned()
-            }
+        let default = match of {
+            "source" | "mqtt.rule" | "mqtt.broker" => dashlight::config::print::default_of(of).get(name).cloned(),
             _ => key.path.split('.').try_fold(toml::Value::Table(defaults.clone()), |v, name| v.get(name).cloned()),
         };
         let default = default.map_or("not set".to_owned(), |value| format!("`{value}`").replace("`{}`", "none"));

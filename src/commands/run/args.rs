@@ -23,10 +23,13 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub log_file: Option<PathBuf>,
 
-    /// Address of the embedded broker, or `off` [default: 127.0.0.1:1883, else the next free port]
+    /// Addresses of the embedded broker, ADDR[,mqtts://ADDR…], or `off` [default: 127.0.0.1:1883, else the next free port]
     #[arg(long, value_name = "ADDR", help_heading = "Readings")]
     pub mqtt_listen: Option<String>,
-    /// External broker to subscribe to, mqtt://[USER@]HOST[:PORT]; may be repeated
+    /// Let clients of the embedded broker in without user and password, from other machines too
+    #[arg(long, help_heading = "Readings")]
+    pub anonymous: bool,
+    /// External broker to subscribe to, mqtt://[USER@]HOST[:PORT], mqtts:// for TLS; may be repeated
     #[arg(long, value_name = "URL", help_heading = "Readings")]
     pub mqtt_connect: Vec<String>,
     /// Kafka's bootstrap servers, HOST:PORT[,HOST:PORT…] [default: an embedded cluster, in memory]
@@ -74,11 +77,12 @@ impl Settings {
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| path.to_string_lossy().into_owned().into());
         let listen = self.mqtt_listen.as_deref().map(|address| if address == "off" { "" } else { address }.into());
         let connect = (!self.mqtt_connect.is_empty()).then(|| self.mqtt_connect.clone().into());
-        let given: [(&'static str, &'static str, Option<toml::Value>); 16] = [
+        let given: [(&'static str, &'static str, Option<toml::Value>); 17] = [
             ("--state", "state", path(&self.state)),
             ("--log-level", "log.level", text(&self.log_level)),
             ("--log-file", "log.file", path(&self.log_file)),
             ("--mqtt-listen", "mqtt.listen", listen),
+            ("--anonymous", "mqtt.anonymous", self.anonymous.then_some(toml::Value::Boolean(true))),
             ("--mqtt-connect", "mqtt.connect", connect),
             ("--kafka", "kafka.bootstrap", text(&self.kafka)),
             ("--model", "model.name", text(&self.model)),
@@ -178,8 +182,8 @@ mod tests {
 
     #[test]
     fn every_flag_sets_a_key_that_exists_and_has_its_type() {
-        let line = "--config f --state s --log-level warn --log-file l --mqtt-listen 127.0.0.1:0 --mqtt-connect mqtt://a \
-                    --mqtt-connect mqtt://b --kafka k:9092 --model m --scores all --simulate 7 --rate 2 --faults 3 --seed 4 \
+        let line = "--config f --state s --log-level warn --log-file l --mqtt-listen 127.0.0.1:0 --anonymous \
+                    --mqtt-connect mqtt://a --mqtt-connect mqtt://b --kafka k:9092 --model m --scores all --simulate 7 --rate 2 --faults 3 --seed 4 \
                     --connections 5 --theme light --color 16 --ascii";
         let settings = parse(line).unwrap().settings;
         let keys = crate::config::keys::all();

@@ -1,9 +1,15 @@
 //! A broker's URL. A password in it is neither shown nor repeated in an error.
 
+use std::sync::Arc;
+
+use rumqttc::{MqttOptions, TlsConfiguration, Transport};
+use rustls::ClientConfig;
+
 use crate::mqtt::MqttError;
+use crate::mqtt::tls::ClientTls;
 
 /// Where an external broker is, and who we are to it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Broker {
     /// Host name or address (an IPv6 address in brackets).
     pub host: String,
@@ -12,22 +18,26 @@ pub struct Broker {
     /// User name.
     pub user: Option<String>,
     pub(super) password: Option<String>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whom we believe then, and our certificate.
+    trust: Option<Arc<ClientConfig>>,
 }
 
 impl Broker {
-    /// Reads `mqtt://[USER[:PASSWORD]@]HOST[:PORT]`; the port is 1883 if not given. `%XX` stands for a byte in user and
-    /// password.
+    /// Reads `mqtt[s]://[USER[:PASSWORD]@]HOST[:PORT]`; the port is 1883 if not given, with TLS 8883. `%XX` stands for a byte in
+    /// user and password. With TLS, [`Broker::with_tls`] says whom to believe.
     ///
     /// # Errors
     /// Says what is wrong, without repeating the URL, which may hold a password.
     pub fn parse(url: &str) -> Result<Broker, MqttError> {
         let bad = |why: &str| MqttError::Url(why.to_owned());
-        let rest = match url.split_once("://") {
-            Some(("mqtt" | "tcp", rest)) => rest,
-            Some(("mqtts" | "ssl" | "tls", _)) => return Err(bad("TLS to a broker is not supported yet; use mqtt://")),
-            Some(("ws" | "wss", _)) => return Err(bad("websockets are not supported; use mqtt://")),
-            Some(_) => return Err(bad("it begins with another scheme than mqtt://")),
-            None => return Err(bad("it does not begin with mqtt://")),
+        let (tls, rest) = match url.split_once("://") {
+            Some(("mqtt" | "tcp", rest)) => (false, rest),
+            Some(("mqtts" | "ssl" | "tls", rest)) => (true, rest),
+            Some(("ws" | "wss", _)) => return Err(bad("websockets are not supported; use mqtt:// or mqtts://")),
+            Some(_) => return Err(bad("it begins with another scheme than mqtt:// or mqtts://")),
+            None => return Err(bad("it does not begin with mqtt:// or mqtts://")),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, address) = rest.rsplit_once('@').map_or((None, rest), |(login, address)| (Some(login), address));
@@ -54,6 +64,7 @@ impl Broker {
             None => (address, None),
         };
         let port = match port {
+            None if tls => 8883,
             None => 1883,
             Some(port) => match port.parse() {
                 Ok(port) if port != 0 => port,
@@ -63,7 +74,38 @@ impl Broker {
         if host.is_empty() || host.contains(':') && !host.starts_with('[') || host.contains(char::is_whitespace) {
             return Err(bad("its host is not a name or address (an IPv6 address stands in brackets)"));
         }
-        Ok(Broker { host: host.to_owned(), port, user, password })
+        if tls && host.starts_with('[') {
+            return Err(bad("an IPv6 address cannot be checked against a certificate here; give the host's name"));
+        }
+        Ok(Broker { host: host.to_owned(), port, user, password, tls, trust: None })
+    }
+
+    /// With these authorities and this certificate of ours, if it speaks TLS; otherwise they are not looked at.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn with_tls(mut self, tls: &ClientTls) -> Result<Broker, MqttError> {
+        if self.tls {
+            self.trust = Some(tls.load()?);
+        }
+        Ok(self)
+    }
+
+    /// Whether it can be reached as it is to be: with TLS only once it is known whom to believe.
+    pub(super) fn is_ready(&self) -> bool {
+        self.trust.is_some() == self.tls
+    }
+
+    /// How the client library reaches it under this client id.
+    pub(super) fn settings(&self, client_id: &str) -> MqttOptions {
+        let mut settings = MqttOptions::new(client_id, &self.host, self.port);
+        if let Some(user) = &self.user {
+            settings.set_credentials(user, self.password.as_deref().unwrap_or_default());
+        }
+        if let Some(trust) = &self.trust {
+            settings.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(trust.clone())));
+        }
+        settings
     }
 
     /// With this password instead of the URL's.
@@ -78,9 +120,10 @@ impl Broker {
 impl std::fmt::Display for Broker {
     /// The URL without the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
         match &self.user {
-            Some(user) => write!(f, "mqtt://{user}@{}:{}", self.host, self.port),
-            None => write!(f, "mqtt://{}:{}", self.host, self.port),
+            Some(user) => write!(f, "{scheme}://{user}@{}:{}", self.host, self.port),
+            None => write!(f, "{scheme}://{}:{}", self.host, self.port),
         }
     }
 }

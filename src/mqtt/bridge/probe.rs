@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rumqttc::mqttbytes::v4::Packet;
-use rumqttc::{AsyncClient, Event, MqttOptions};
+use rumqttc::{AsyncClient, Event};
 
 use super::Broker;
 use crate::text::harmless;
@@ -15,12 +15,12 @@ impl Broker {
     /// # Errors
     /// Why it does not work, in the client library's words, harmless.
     pub async fn probe(&self, patience: Duration) -> Result<(), String> {
-        let client_id = format!("dashlight-doctor-{}", std::process::id());
-        let mut settings = MqttOptions::new(client_id, &self.host, self.port);
-        settings.set_clean_session(true);
-        if let Some(user) = &self.user {
-            settings.set_credentials(user, self.password.as_deref().unwrap_or_default());
+        if !self.is_ready() {
+            return Err("nobody said which authorities to believe".into());
         }
+        let client_id = format!("dashlight-doctor-{}", std::process::id());
+        let mut settings = self.settings(&client_id);
+        settings.set_clean_session(true);
         let (client, mut events) = AsyncClient::new(settings, 1);
         let connected = async {
             loop {

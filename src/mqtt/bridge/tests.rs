@@ -9,6 +9,8 @@ fn a_brokers_url_is_read_with_its_defaults() {
     let broker = Broker::parse("mqtt://car:p%40ss:w@[::1]:1884/").unwrap();
     assert_eq!((broker.host.as_str(), broker.port), ("[::1]", 1884));
     assert_eq!((broker.user.as_deref(), broker.password.as_deref()), (Some("car"), Some("p@ss:w")));
+    let secure = Broker::parse("mqtts://car@broker.example").unwrap();
+    assert_eq!((secure.port, secure.tls, secure.to_string().as_str()), (8883, true, "mqtts://car@broker.example:8883"));
     assert_eq!(broker.with_password(Some("other".into())).password.as_deref(), Some("other"));
 }
 
@@ -26,7 +28,7 @@ fn a_password_is_neither_shown_nor_repeated_in_an_error() {
 fn what_is_no_brokers_url_is_refused_with_the_reason() {
     for (url, why) in [
         ("localhost:1883", "does not begin with mqtt://"),
-        ("mqtts://host", "TLS"),
+        ("mqtts://[::1]", "the host's name"),
         ("ws://host", "websockets"),
         ("http://host", "another scheme"),
         ("mqtt://", "its host"),

@@ -9,35 +9,30 @@
 //! Bounded: `buf` by the packet size (and what all large packets may take), `out` by [`ANSWERS`] and one packet more, the
 //! line of acknowledgements by Receive Maximum. An idle connection holds no buffer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::handshake::{admissible, assigned_name, farewell, first_packet};
-use super::place::{Place, Served};
-use super::router::Opened;
-use super::session::{Link, Session, Writer};
+use super::limits::Pace;
+use super::session::{Kick, Link, Session, Writer};
+use super::stream::Stream;
 use super::{Inner, now_ms};
+use crate::mqtt::access::Permit;
 use crate::mqtt::intake::{Message, Receipt};
 use crate::mqtt::ledger::Outstanding;
-use crate::mqtt::wire::{self, AckKind, ConnAck, Connect, Fault, Framing, Packet, Reason, Version};
-use crate::text::harmless;
+use crate::mqtt::wire::{self, AckKind, Fault, Framing, Packet, Reason, Version};
 
 /// First and largest size of a read: it doubles while reads fill it.
-const READ: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
+pub(super) const READ: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// Messages are written to a subscriber while less than this waits to be sent.
 const FILL: usize = 64 * 1024;
 /// Packets are taken from a client while less than this waits to be sent to it: what is beyond [`FILL`] are answers.
 const ANSWERS: usize = 4 * FILL;
-/// Messages of QoS 1 and 2 a subscriber is sent before it acknowledges one, if it takes that many.
-const WINDOW: u16 = 256;
 /// How a connection ends.
 #[derive(Debug)]
 pub(super) enum End {
@@ -49,6 +44,10 @@ pub(super) enum End {
     Gone,
     /// The client broke a rule.
     Fault(Fault),
+    /// It published where it may not, in the dialect that has no word for it.
+    Denied,
+    /// Its user is no longer let in.
+    Lapsed,
     /// A message of its cannot be kept.
     Lost,
     /// Another connection has its client id.
@@ -69,10 +68,12 @@ impl From<Fault> for End {
 
 impl End {
     /// What an MQTT 5 client is told.
-    fn reason(&self) -> Option<Reason> {
+    pub(super) fn reason(&self) -> Option<Reason> {
         match self {
             End::Goodbye | End::GoodbyeWithWill | End::Gone => None,
             End::Fault(fault) => Some(fault.reason),
+            End::Denied => Some(Reason::NOT_AUTHORIZED),
+            End::Lapsed => Some(Reason::ADMINISTRATIVE_ACTION),
             End::Lost | End::Stuck => Some(Reason::UNSPECIFIED),
             End::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
             End::Silent => Some(Reason::KEEP_ALIVE_TIMEOUT),
@@ -90,6 +91,8 @@ enum Pause {
     Stalled,
     /// Too many messages wait for their fate.
     Window,
+    /// It has sent as much as it may in this second.
+    Pace,
     /// The client does not take what is written to it.
     Output,
     /// The next is large, and there is no memory for it now.
@@ -109,170 +112,43 @@ pub(super) struct Due {
 /// The task's state.
 pub(super) struct Connection {
     pub gate: Arc<Inner>,
-    stream: TcpStream,
+    pub stream: Stream,
     pub version: Version,
     pub session: Arc<Session>,
-    link: Arc<Link>,
-    writer: Writer,
-    buf: BytesMut,
+    /// What it may do; `None`: everything.
+    pub permit: Option<Permit>,
+    pub link: Arc<Link>,
+    pub writer: Writer,
+    pub buf: BytesMut,
     /// Size of the next read.
-    chunk: usize,
+    pub chunk: usize,
     pub out: BytesMut,
     pub outstanding: Outstanding<Due>,
     /// QoS 2 messages of this connection between PUBREC and PUBREL.
     pub unreleased: usize,
     pub aliases: Vec<Bytes>,
     pub stalled: Option<(Message, Receipt)>,
-    large: Option<(OwnedSemaphorePermit, Instant)>,
-    keep_alive: Option<Duration>,
-    heard: Instant,
+    pub large: Option<(OwnedSemaphorePermit, Instant)>,
+    pub keep_alive: Option<Duration>,
+    pub pace: Pace,
+    /// Until when it is read no further, if it is ahead of its pace.
+    pub paused: Option<Instant>,
+    pub heard: Instant,
     /// When it last took anything written to it.
-    wrote: Instant,
+    pub wrote: Instant,
     pub messages: u64,
-    bytes_out: u64,
-}
-
-/// Serves one socket to its end.
-pub async fn run(mut place: Place, stream: TcpStream, peer: SocketAddr, crowded: bool) {
-    let gate = place.gate.clone();
-    // Without it an acknowledgement waits for the next; a socket that cannot be set still works.
-    let _ = stream.set_nodelay(true);
-    let mut buf = BytesMut::new();
-    let mut stopping = gate.stopping.subscribe();
-    let connect = tokio::select! {
-        connect = first_packet(&gate, &stream, &mut buf) => connect,
-        () = tokio::time::sleep(gate.options.handshake) => Err(None),
-        _ = stopping.wait_for(|&stopping| stopping) => Err(None),
-    };
-    let connect = match connect {
-        Ok(connect) => connect,
-        Err(Some(refused)) => {
-            gate.counters.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%peer, reason = refused.fault.why, "an MQTT connection is refused");
-            let mut out = BytesMut::new();
-            if let Some(version) = refused.version {
-                wire::connack(&mut out, version, refused.fault.reason, &ConnAck::default());
-            }
-            farewell(stream, &out).await;
-            return;
-        }
-        Err(None) => {
-            gate.counters.refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-    };
-    let mut out = BytesMut::new();
-    let version = connect.version;
-    if let Err(reason) = admissible(&gate, &connect, crowded) {
-        gate.counters.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%peer, client = %harmless(&connect.client, 64), code = reason.0, "an MQTT client is refused");
-        wire::connack(&mut out, version, reason, &ConnAck::default());
-        farewell(stream, &out).await;
-        return;
-    }
-    let mut connection = open(&mut place, stream, connect, buf, out);
-    let end = connection.serve().await;
-    connection.tally();
-    match &end {
-        End::Goodbye | End::Stopping => {
-            if let Some(served) = &mut place.served {
-                served.will = None;
-            }
-        }
-        End::Fault(fault) => {
-            gate.counters.malformed.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%peer, client = %harmless(&connection.session.client, 64), reason = fault.why,
-                "an MQTT client broke a rule; its connection is ended");
-        }
-        End::Lost => {
-            gate.counters.lost.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%peer, client = %harmless(&connection.session.client, 64),
-                "a message could not be kept; its MQTT connection is ended without an acknowledgement");
-        }
-        end => tracing::trace!(%peer, ?end, "an MQTT connection ended"),
-    }
-    // Before the last bytes are waited for: whoever comes next with this client id finds the session free.
-    place.leave();
-    let Connection { stream, mut out, large, stalled, .. } = connection;
-    drop((large, stalled));
-    if let Some(reason) = end.reason() {
-        wire::disconnect(&mut out, version, reason);
-    }
-    if !matches!(end, End::Gone) {
-        farewell(stream, &out).await;
-    }
-}
-
-/// Opens the session and writes the CONNACK and what the client has not acknowledged earlier.
-fn open(place: &mut Place, stream: TcpStream, connect: Connect, buf: BytesMut, mut out: BytesMut) -> Connection {
-    let gate = place.gate.clone();
-    let options = &gate.options;
-    let version = connect.version;
-    let serial = gate.link_serial.fetch_add(1, Ordering::Relaxed) + 1;
-    let assigned = connect.client.is_empty().then(|| assigned_name(serial));
-    let client = assigned.as_deref().unwrap_or(&connect.client);
-
-    let link = Arc::new(Link::default());
-    let Opened { session, present, wills } = gate.router.open(client, connect.clean, connect.session_expiry, &link);
-    place.served = Some(Served { session: session.clone(), link: link.clone(), serial, will: connect.will });
-    gate.links.lock().insert(serial, link.clone());
-    gate.publish_wills(wills);
-    gate.counters.accepted.fetch_add(1, Ordering::Relaxed);
-
-    // 0 asks for none, which is longer than any.
-    let granted = |longest: u16| version == Version::V5 && (connect.keep_alive == 0 || connect.keep_alive > longest);
-    let shortened = options.max_keep_alive.filter(|&longest| granted(longest));
-    let keep_alive = shortened.unwrap_or(connect.keep_alive);
-    let more = ConnAck {
-        session_present: present,
-        session_expiry: None,
-        receive_maximum: Some(options.receive_maximum.max(1)),
-        maximum_packet: Some(u32::try_from(options.max_packet).unwrap_or(u32::MAX)),
-        alias_maximum: Some(options.alias_maximum),
-        assigned_client: assigned.as_deref(),
-        keep_alive: shortened,
-        reason_string: None,
-    };
-    wire::connack(&mut out, version, Reason::SUCCESS, &more);
-    let max_packet = connect.maximum_packet.map_or(usize::MAX, |max| max as usize);
-    let window = usize::from(connect.receive_maximum.min(WINDOW));
-    let mut writer = Writer::new(version, window, max_packet, connect.alias_maximum.min(WINDOW));
-    if present {
-        session.rewrite(&mut writer, &mut out);
-    }
-    let now = Instant::now();
-    Connection {
-        stream,
-        version,
-        session,
-        outstanding: Outstanding::new(usize::from(options.receive_maximum), link.wake.clone()),
-        link,
-        writer,
-        buf,
-        chunk: *READ.start(),
-        out,
-        unreleased: 0,
-        aliases: Vec::new(),
-        stalled: None,
-        large: None,
-        keep_alive: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
-        heard: now,
-        wrote: now,
-        messages: 0,
-        bytes_out: 0,
-        gate,
-    }
+    pub bytes_out: u64,
 }
 
 impl Connection {
-    async fn serve(&mut self) -> End {
+    pub async fn serve(&mut self) -> End {
         let sleep = tokio::time::sleep_until(self.deadline());
         tokio::pin!(sleep);
         let gate = self.gate.clone();
         loop {
             self.link.wake.listen();
             let pause = match self.round() {
-                Ok(pause) => pause,
+                Ok(pause) => self.held_back(pause),
                 Err(end) => return end,
             };
             self.tally();
@@ -282,7 +158,7 @@ impl Connection {
             if self.deadline() < sleep.deadline() {
                 sleep.as_mut().reset(self.deadline());
             }
-            let interest = match (pause == Pause::Unread, self.out.is_empty()) {
+            let interest = match (pause == Pause::Unread, !self.is_writing()) {
                 (true, true) => Some(Interest::READABLE),
                 (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
                 (false, false) => Some(Interest::WRITABLE),
@@ -327,8 +203,10 @@ impl Connection {
     /// Does all that can be done without waiting; answers what is waited for before more can be read.
     fn round(&mut self) -> Result<Pause, End> {
         loop {
-            if self.link.kicked().is_some() {
-                return Err(End::TakenOver);
+            match self.link.kicked() {
+                Some(Kick::Resumed | Kick::Replaced) => return Err(End::TakenOver),
+                Some(Kick::Lapsed) => return Err(End::Lapsed),
+                None => {}
             }
             self.settle()?;
             let pause = self.take()?;
@@ -347,7 +225,25 @@ impl Connection {
     }
 
     fn is_done(&self) -> bool {
-        self.outstanding.is_empty() && self.out.is_empty() && self.stalled.is_none()
+        self.outstanding.is_empty() && !self.is_writing() && self.stalled.is_none()
+    }
+
+    /// Whether the client has not yet taken all that is written to it.
+    fn is_writing(&self) -> bool {
+        !self.out.is_empty() || self.stream.holds()
+    }
+
+    /// Not to be read further if it is ahead of its pace: a pause to read becomes one to wait.
+    fn held_back(&mut self, pause: Pause) -> Pause {
+        if pause != Pause::Unread && pause != Pause::Pace {
+            return pause;
+        }
+        let until = self.pace.until();
+        if until.is_some() && self.paused.is_none() {
+            self.gate.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+        self.paused = until;
+        if until.is_some() { Pause::Pace } else { pause }
     }
 
     /// Acknowledges what is kept.
@@ -381,8 +277,11 @@ impl Connection {
                 }
                 Framing::Whole { length, header } => (length, header),
             };
-            let publishes = self.buf[0] >> 4 == 3 && self.buf[0] & 0x06 != 0;
-            if publishes && self.outstanding.is_full() && self.version == Version::V311 {
+            let publishes = self.buf[0] >> 4 == 3;
+            if publishes && !self.pace.may_publish() {
+                return Ok(Pause::Pace);
+            }
+            if publishes && self.buf[0] & 0x06 != 0 && self.outstanding.is_full() && self.version == Version::V311 {
                 return Ok(Pause::Window);
             }
             let whole = self.buf.split_to(length).freeze();
@@ -422,6 +321,7 @@ impl Connection {
             Ok(read) => {
                 self.heard = Instant::now();
                 self.gate.counters.bytes_in.fetch_add(read as u64, Ordering::Relaxed);
+                self.pace.read(read, self.heard);
                 self.chunk = match read {
                     _ if read == room => (self.chunk * 2).min(*READ.end()),
                     _ if read < self.chunk / 4 => (self.chunk / 2).max(*READ.start()),
@@ -435,6 +335,9 @@ impl Connection {
     }
 
     fn flush(&mut self) -> Result<(), End> {
+        if self.stream.holds() {
+            self.stream.push().map_err(|_| End::Gone)?;
+        }
         while !self.out.is_empty() {
             match self.stream.try_write(&self.out) {
                 Ok(0) => return Err(End::Gone),
@@ -447,7 +350,9 @@ impl Connection {
                 Err(_) => return Err(End::Gone),
             }
         }
-        self.wrote = Instant::now();
+        if !self.stream.holds() {
+            self.wrote = Instant::now();
+        }
         self.out.clear();
         Ok(())
     }
@@ -461,16 +366,16 @@ impl Connection {
         if let Some((_, since)) = &self.large {
             next = next.min(*since + self.gate.options.stall);
         }
-        if !self.out.is_empty() {
+        if self.is_writing() {
             next = next.min(self.wrote + self.gate.options.stall);
         }
-        next
+        self.paused.map_or(next, |until| next.min(until))
     }
 
     fn overdue(&mut self, pause: Pause) -> Option<End> {
         let now = Instant::now();
         let stall = self.gate.options.stall;
-        if !self.out.is_empty() && now >= self.wrote + stall {
+        if self.is_writing() && now >= self.wrote + stall {
             return Some(End::Stuck);
         }
         if pause != Pause::Unread {
@@ -488,7 +393,7 @@ impl Connection {
     }
 
     /// Moves this connection's counts to the shared ones: once a round, not once a message.
-    fn tally(&mut self) {
+    pub fn tally(&mut self) {
         if self.messages > 0 {
             self.gate.counters.messages.fetch_add(std::mem::take(&mut self.messages), Ordering::Relaxed);
         }

@@ -7,22 +7,30 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | here | ports, acceptors, the list of connections, the gate's own messages, the orderly stop |
+//! | here | acceptors, the list of connections, the gate's own messages, the orderly stop |
 //! | `connection` | one device's connection: the task that reads, waits, acknowledges and ends |
 //! | `handshake`, `packets` | its beginning and end; what it does with each packet |
+//! | `listen`, `stream` | ports; a connection's socket, plain or TLS |
+//! | `guard`, `limits` | who is let in, and as whom; how many and how much from one address and one client |
 //! | `place` | what a connection holds of the gate, given up whatever way it ends |
 //! | `session`, `inbound` | what outlives a connection: queue, window, subscriptions; unreleased QoS 2 ids |
+//! | `report` | what an operator should hear of: clients refused, held back, kept from topics |
 //! | `router` | sessions by client id, who gets what, retained messages, wills |
 //! | `tree` | filters to subscribers |
 
 mod connection;
+mod guard;
 mod handshake;
 mod inbound;
+mod limits;
+mod listen;
 mod options;
 mod packets;
 mod place;
+mod report;
 mod router;
 mod session;
+mod stream;
 mod tree;
 
 use std::collections::VecDeque;
@@ -34,13 +42,19 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
-pub use self::options::{GateOptions, Rules};
+use self::guard::Guard;
+pub use self::guard::{Access, Insider};
+pub use self::limits::Rates;
+use self::limits::{Origin, Origins};
+use self::listen::bind;
+pub use self::options::GateOptions;
+use self::report::Report;
 use self::router::{Bounds, Router};
-use self::session::{Link, Queues};
+use self::session::{Kick, Link, Queues};
 use super::MqttError;
 use super::intake::{Intake, Message, Receipt};
 use super::topic::{self, TopicError};
@@ -50,15 +64,17 @@ use super::wire::{Publish, Will};
 const TIDY: Duration = Duration::from_millis(500);
 /// Connections beyond the bound that are let in far enough to be told why they are refused.
 const LOBBY: usize = 64;
+/// As many of one address, beyond its own bound.
+const LOBBY_PER_ADDRESS: usize = 8;
 /// Wills that wait for room in the intake.
 const BACKLOG: usize = 1_024;
-/// Connections the kernel holds for us between two calls of accept.
-const QUEUE: u32 = 4_096;
 
 /// A running gate. Dropped, it stops at once; [`Gate::stop`] waits for what is outstanding.
 pub struct Gate {
     inner: Arc<Inner>,
     addresses: Vec<SocketAddr>,
+    /// How many of the addresses, the first ones, are plain.
+    plain: usize,
     moved: Vec<(SocketAddr, SocketAddr)>,
 }
 
@@ -69,6 +85,16 @@ pub struct GateCounts {
     pub accepted: u64,
     /// Connections that did not: too many, no CONNECT in time, not allowed, not MQTT.
     pub refused: u64,
+    /// Of those, the ones that gave no right user, password or certificate.
+    pub unauthorised: u64,
+    /// Of those, the ones that were too many, in all or from one address.
+    pub crowded: u64,
+    /// Of those, the ones whose TLS could not be spoken.
+    pub insecure: u64,
+    /// Messages and subscriptions refused by a rule.
+    pub denied: u64,
+    /// Times a connection was read slower because it sent more than it may in a second.
+    pub throttled: u64,
     /// Connections ended for a packet the standard forbids.
     pub malformed: u64,
     /// Connections ended because a message of theirs could not be kept.
@@ -91,6 +117,11 @@ pub struct GateCounts {
 struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
+    unauthorised: AtomicU64,
+    crowded: AtomicU64,
+    insecure: AtomicU64,
+    denied: AtomicU64,
+    throttled: AtomicU64,
     malformed: AtomicU64,
     lost: AtomicU64,
     messages: AtomicU64,
@@ -103,12 +134,15 @@ struct Counters {
 struct Inner {
     options: GateOptions,
     intake: Arc<dyn Intake>,
+    guard: Guard,
     router: Router,
     counters: Counters,
     /// Sockets open, in the lobby or served.
     sockets: AtomicUsize,
+    /// Of those, how many each address has.
+    origins: Origins,
     /// Connections served, to be woken when the gate stops. Touched when one begins or ends.
-    links: Mutex<FxHashMap<u64, Arc<Link>>>,
+    links: Mutex<FxHashMap<u64, Present>>,
     link_serial: AtomicU64,
     /// Rung when a socket is closed.
     closed: Notify,
@@ -121,17 +155,29 @@ struct Inner {
     backlog: Mutex<VecDeque<Message>>,
 }
 
+/// A connection that is served, as others see it.
+struct Present {
+    link: Arc<Link>,
+    /// The user whose password let it in.
+    user: Option<Arc<str>>,
+}
+
 impl Gate {
-    /// Binds every address of `options.listen` (a taken port: the next free one, up to 20 further) and serves it on
+    /// Reads users and certificates, binds every address of `options` (a taken port: the next free one, up to 20 further) and serves it on
     /// `handle`'s runtime.
     ///
     /// # Errors
-    /// An address that cannot be bound, with the reason and the way out; nothing is left bound then.
+    /// A file that cannot be used or an address that cannot be bound, with the reason and the way out; nothing is left bound
+    /// then.
     pub fn start(options: GateOptions, intake: Arc<dyn Intake>, handle: &Handle) -> Result<Gate, MqttError> {
         let _entered = handle.enter();
         let mut listeners = Vec::new();
         let (mut addresses, mut moved) = (Vec::new(), Vec::new());
-        for &asked in &options.listen {
+        let guard = Guard::new(options.access.clone(), options.tls.clone())?;
+        if guard.tls().is_none() && !options.listen_tls.is_empty() {
+            return Err(MqttError::Tls("an address is to speak TLS, but there is no certificate: name one".into()));
+        }
+        for &asked in options.listen.iter().chain(&options.listen_tls) {
             let (listener, got) = bind(asked, options.further_ports)?;
             if asked.port() != 0 && got.port() != asked.port() {
                 tracing::warn!(%asked, %got, "the MQTT port is taken: listening on the next free one");
@@ -159,9 +205,11 @@ impl Gate {
         let large = options.large_packet_bytes.max(options.max_packet.saturating_mul(2)) / 1024;
         let inner = Arc::new(Inner {
             intake,
+            guard,
             router,
             counters: Counters::default(),
             sockets: AtomicUsize::new(0),
+            origins: Origins::default(),
             links: Mutex::default(),
             link_serial: AtomicU64::new(0),
             closed: Notify::new(),
@@ -171,18 +219,26 @@ impl Gate {
             backlog: Mutex::default(),
             options,
         });
-        for listener in listeners {
+        let plain = inner.options.listen.len();
+        for (n, listener) in listeners.into_iter().enumerate() {
             let gate = inner.clone();
-            supervise(handle, &inner, move || accept(gate.clone(), listener.clone()));
+            supervise(handle, &inner, move || accept(gate.clone(), listener.clone(), n >= plain));
         }
         let gate = inner.clone();
+        supervise(handle, &inner, move || refresh(gate.clone()));
+        let gate = inner.clone();
         supervise(handle, &inner, move || tidy(gate.clone()));
-        Ok(Gate { inner, addresses, moved })
+        Ok(Gate { inner, addresses, plain, moved })
     }
 
     /// Where devices connect: the addresses really bound.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Of these, the ones without TLS; they come first.
+    pub fn plain_addresses(&self) -> &[SocketAddr] {
+        &self.addresses[..self.plain]
     }
 
     /// Addresses asked for that were taken, each with the one bound instead.
@@ -207,21 +263,7 @@ impl Gate {
 
     /// What has been counted.
     pub fn counts(&self) -> GateCounts {
-        let Counters { accepted, refused, malformed, lost, messages, bytes_in, bytes_out, restarts } =
-            &self.inner.counters;
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        GateCounts {
-            accepted: get(accepted),
-            refused: get(refused),
-            malformed: get(malformed),
-            lost: get(lost),
-            messages: get(messages),
-            bytes_in: get(bytes_in),
-            bytes_out: get(bytes_out),
-            forwarded: get(&self.inner.router.forwarded),
-            undelivered: get(&self.inner.router.undelivered),
-            restarts: get(restarts),
-        }
+        self.inner.counts()
     }
 
     /// Publishes to subscribers, not to the intake, at QoS 1 (each gets it at most at the QoS it asked for).
@@ -283,7 +325,29 @@ impl Inner {
     }
 
     fn wake_all(&self) {
-        self.links.lock().values().for_each(|link| link.wake.ring());
+        self.links.lock().values().for_each(|present| present.link.wake.ring());
+    }
+
+    fn counts(&self) -> GateCounts {
+        let counters = &self.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GateCounts {
+            accepted: get(&counters.accepted),
+            refused: get(&counters.refused),
+            unauthorised: get(&counters.unauthorised),
+            crowded: get(&counters.crowded),
+            insecure: get(&counters.insecure),
+            denied: get(&counters.denied),
+            throttled: get(&counters.throttled),
+            malformed: get(&counters.malformed),
+            lost: get(&counters.lost),
+            messages: get(&counters.messages),
+            bytes_in: get(&counters.bytes_in),
+            bytes_out: get(&counters.bytes_out),
+            forwarded: get(&self.router.forwarded),
+            undelivered: get(&self.router.undelivered),
+            restarts: get(&counters.restarts),
+        }
     }
 
     async fn all_closed(&self) {
@@ -339,32 +403,6 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn bind(asked: SocketAddr, further: u16) -> Result<(TcpListener, SocketAddr), MqttError> {
-    let last = if asked.port() == 0 { 0 } else { asked.port().saturating_add(further) };
-    for port in asked.port()..=last {
-        let address = SocketAddr::new(asked.ip(), port);
-        match listen(address) {
-            Ok(listener) => {
-                let got = listener.local_addr().map_err(|source| MqttError::Bind { address, source })?;
-                return Ok((listener, got));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-            Err(source) => return Err(MqttError::Bind { address, source }),
-        }
-    }
-    Err(MqttError::Taken { address: asked, last })
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it: a device that vanished is noticed even if it asked for no keep-alive.
-    socket.set_keepalive(true)?;
-    socket.bind(address)?;
-    socket.listen(QUEUE)
-}
-
 /// Runs a task of the gate's own and starts it anew, counted and said, should it die.
 fn supervise<F>(handle: &Handle, gate: &Arc<Inner>, task: impl Fn() -> F + Send + 'static)
 where
@@ -385,7 +423,7 @@ where
     });
 }
 
-async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>) {
+async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>, tls: bool) {
     let mut stopping = gate.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
@@ -395,13 +433,18 @@ async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>) {
         match accepted {
             Ok((stream, peer)) => {
                 let before = gate.sockets.fetch_add(1, Ordering::AcqRel);
-                let place = place::Place::new(gate.clone());
-                if before >= gate.options.max_connections + LOBBY {
+                let origin = Origin::of(peer.ip());
+                let of_origin = gate.origins.enter(origin);
+                let place = place::Place::new(gate.clone(), origin);
+                let GateOptions { max_connections: all, max_connections_per_address: each, .. } = gate.options;
+                if before >= all + LOBBY || of_origin >= each.saturating_add(LOBBY_PER_ADDRESS) {
                     gate.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    gate.counters.crowded.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                let crowded = before >= gate.options.max_connections;
-                tokio::spawn(connection::run(place, stream, peer, crowded));
+                let crowded = before >= all || of_origin >= each;
+                let tls = if tls { gate.guard.tls() } else { None };
+                tokio::spawn(handshake::run(place, stream, tls, peer, crowded));
             }
             // Out of file descriptors, or a client gone before it was accepted: neither ends the gate.
             Err(error) => {
@@ -415,16 +458,39 @@ async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>) {
 async fn tidy(gate: Arc<Inner>) {
     let mut stopping = gate.stopping.subscribe();
     let mut every = tokio::time::interval(TIDY);
+    let mut report = Report::new(&gate);
     loop {
         tokio::select! {
             _ = every.tick() => {}
             _ = stopping.wait_for(|&stopping| stopping) => return,
         }
+        report.say(&gate);
+        gate.guard.failures.tidy(tokio::time::Instant::now());
         let wills = gate.router.tidy();
         gate.publish_wills(wills);
         while let Some(message) = gate.next_of_backlog() {
             if !gate.offer_or_keep(message) {
                 break;
+            }
+        }
+    }
+}
+
+/// Puts users and certificates in force when their files change, and ends the connections of users who are no longer let in.
+async fn refresh(gate: Arc<Inner>) {
+    let mut stopping = gate.stopping.subscribe();
+    let mut every = tokio::time::interval(gate.options.refresh);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            _ = stopping.wait_for(|&stopping| stopping) => return,
+        }
+        let guard = gate.clone();
+        // A file may lie on a disk that hangs.
+        let Ok(Some(lapsed)) = tokio::task::spawn_blocking(move || guard.guard.refresh()).await else { continue };
+        for present in gate.links.lock().values() {
+            if present.user.as_deref().is_some_and(&lapsed) {
+                present.link.kick(Kick::Lapsed);
             }
         }
     }

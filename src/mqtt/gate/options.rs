@@ -1,38 +1,32 @@
 //! What the gate is told when it starts.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard::Access;
+use super::limits::Rates;
 use crate::mqtt::MqttError;
-
-/// Who may do what. Without rules everybody may do everything.
-pub trait Rules: Send + Sync + 'static {
-    /// May this client connect?
-    fn admit(&self, _client: &str, _user: Option<&str>, _password: Option<&[u8]>) -> bool {
-        true
-    }
-
-    /// May this client publish on this topic?
-    fn may_publish(&self, _client: &str, _topic: &str) -> bool {
-        true
-    }
-
-    /// May this client subscribe to this filter (with its `$share` prefix, if any)?
-    fn may_subscribe(&self, _client: &str, _filter: &str) -> bool {
-        true
-    }
-}
+use crate::mqtt::tls::ServerTls;
 
 /// The gate's addresses and bounds.
 #[derive(Clone)]
 pub struct GateOptions {
     /// Addresses to listen on; port 0 is any free one.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to listen on that speak TLS.
+    pub listen_tls: Vec<SocketAddr>,
+    /// What those need.
+    pub tls: Option<ServerTls>,
+    /// Who may come in, and what may be done.
+    pub access: Access,
     /// How many further ports are tried when one is taken.
     pub further_ports: u16,
     /// Connections at once; further ones are refused with a code.
     pub max_connections: usize,
+    /// Connections at once from one address.
+    pub max_connections_per_address: usize,
+    /// Messages and bytes a second of one connection.
+    pub rates: Rates,
     /// Largest packet in bytes; a larger one ends its connection (0x95).
     pub max_packet: usize,
     /// Messages of QoS 1 and 2 of one connection that wait for their fate at once: in MQTT 5 announced as Receive Maximum,
@@ -42,7 +36,7 @@ pub struct GateOptions {
     pub alias_maximum: u16,
     /// Longest keep-alive in seconds granted to MQTT 5 clients; 3.1.1 has no way to say so. `None`: whatever they ask for.
     pub max_keep_alive: Option<u16>,
-    /// Time for a connection to send its CONNECT.
+    /// Time for a connection to shake hands, send its CONNECT and be let in.
     pub handshake: Duration,
     /// Time for a packet larger than 64 KiB to come in whole, and for a client to take any of what is written to it.
     pub stall: Duration,
@@ -60,16 +54,21 @@ pub struct GateOptions {
     pub max_retained: usize,
     /// Bytes of retained messages.
     pub max_retained_bytes: usize,
-    /// Who may do what.
-    pub rules: Option<Arc<dyn Rules>>,
+    /// How often files are looked at for changes.
+    pub refresh: Duration,
 }
 
 impl Default for GateOptions {
     fn default() -> Self {
         GateOptions {
             listen: Vec::new(),
+            listen_tls: Vec::new(),
+            tls: None,
+            access: Access::default(),
             further_ports: 20,
             max_connections: 10_000,
+            max_connections_per_address: usize::MAX,
+            rates: Rates::default(),
             max_packet: 16 * 1024 * 1024,
             receive_maximum: 1_024,
             alias_maximum: 64,
@@ -83,7 +82,7 @@ impl Default for GateOptions {
             max_queued_bytes: 32 * 1024 * 1024,
             max_retained: 10_000,
             max_retained_bytes: 64 * 1024 * 1024,
-            rules: None,
+            refresh: Duration::from_secs(2),
         }
     }
 }

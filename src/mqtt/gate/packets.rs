@@ -1,5 +1,7 @@
 //! What a connection does with each packet.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use super::connection::{Connection, Due, End};
@@ -17,8 +19,8 @@ impl Connection {
             let why = "more messages than Receive Maximum allows wait for their acknowledgement";
             return Err(Fault::new(Reason::RECEIVE_MAXIMUM_EXCEEDED, why).into());
         }
-        if let Some(rules) = &self.gate.options.rules
-            && !str::from_utf8(&publish.topic).is_ok_and(|topic| rules.may_publish(&self.session.client, topic))
+        if let Some(permit) = &self.permit
+            && !str::from_utf8(&publish.topic).is_ok_and(|topic| permit.may_publish(topic))
         {
             return self.forbid(&publish);
         }
@@ -54,15 +56,17 @@ impl Connection {
         Ok(())
     }
 
-    /// A message the client may not publish: MQTT 5 has a code for it, 3.1.1 only the closed connection.
+    /// A message the client may not publish: MQTT 5 has a code for it, 3.1.1 only the closed connection (the standard would
+    /// allow an acknowledgement too, but here that says that the message is kept). At QoS 0 it is dropped. All are counted.
     fn forbid(&mut self, publish: &Publish) -> Result<(), End> {
+        self.gate.counters.denied.fetch_add(1, Ordering::Relaxed);
         let kind = match publish.qos {
             0 => return Ok(()),
             1 => AckKind::PubAck,
             _ => AckKind::PubRec,
         };
         if self.version == Version::V311 {
-            return Err(Fault::new(Reason::NOT_AUTHORIZED, "a topic the client may not publish on").into());
+            return Err(End::Denied);
         }
         let (ledger, ticket) = self.outstanding.open(Due { kind, id: publish.id, reason: Reason::NOT_AUTHORIZED });
         ledger.settle(ticket, Fate::Kept);
@@ -126,12 +130,14 @@ impl Connection {
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe) {
-        let rules = self.gate.options.rules.as_deref();
         let codes: Vec<Reason> = subscribe
             .filters
             .iter()
-            .map(|filter| match rules {
-                Some(rules) if !rules.may_subscribe(&self.session.client, &filter.path) => Reason::NOT_AUTHORIZED,
+            .map(|filter| match &self.permit {
+                Some(permit) if !permit.may_subscribe(&filter.path) => {
+                    self.gate.counters.denied.fetch_add(1, Ordering::Relaxed);
+                    Reason::NOT_AUTHORIZED
+                }
                 _ => self.gate.router.subscribe(&self.session, filter, subscribe.identifier),
             })
             .collect();

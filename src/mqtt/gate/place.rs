@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Inner;
+use super::limits::Origin;
 use super::session::{Link, Session};
 use crate::mqtt::wire::Will;
 
@@ -12,6 +13,8 @@ use crate::mqtt::wire::Will;
 pub struct Place {
     /// The gate.
     pub gate: Arc<Inner>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// Once it is served.
     pub served: Option<Served>,
 }
@@ -28,8 +31,8 @@ pub struct Served {
 
 impl Place {
     /// For a socket that has been counted.
-    pub fn new(gate: Arc<Inner>) -> Self {
-        Place { gate, served: None }
+    pub fn new(gate: Arc<Inner>, origin: Origin) -> Self {
+        Place { gate, origin, served: None }
     }
 
     /// Leaves the session; the socket is still counted.
@@ -48,6 +51,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.leave();
+        self.gate.origins.leave(self.origin);
         self.gate.sockets.fetch_sub(1, Ordering::AcqRel);
         self.gate.closed.notify_waiters();
     }

@@ -116,10 +116,21 @@ impl Router {
         self.subscriptions.load(Ordering::Acquire)
     }
 
-    /// Opens a session for a connection, taking it over from an older one.
-    pub fn open(&self, client: &str, clean: bool, expiry: u32, link: &Arc<Link>) -> Opened {
+    /// Opens a session for a connection, taking it over from an older one of the same user. `None`: the client id is another
+    /// user's.
+    pub fn open(
+        &self,
+        client: &str,
+        user: Option<&Arc<str>>,
+        clean: bool,
+        expiry: u32,
+        link: &Arc<Link>,
+    ) -> Option<Opened> {
         let mut sessions = self.sessions.lock();
         let old = sessions.get(client).cloned();
+        if old.as_ref().is_some_and(|old| old.user.as_ref() != user) {
+            return None;
+        }
         if let Some(session) = &old
             && !clean
             && !session.has_expired(Instant::now())
@@ -127,11 +138,12 @@ impl Router {
             if let Some(before) = session.attach(link.clone(), expiry) {
                 before.kick(Kick::Resumed);
             }
-            return Opened { session: session.clone(), present: true, wills: Vec::new() };
+            return Some(Opened { session: session.clone(), present: true, wills: Vec::new() });
         }
         let name: Arc<str> = client.into();
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Arc::new(Session::new(name.clone(), serial, expiry, link.clone(), self.queues.clone()));
+        let queues = self.queues.clone();
+        let session = Arc::new(Session::new(name.clone(), user.cloned(), serial, expiry, link.clone(), queues));
         sessions.insert(name, session.clone());
         drop(sessions);
         let mut wills = Vec::new();
@@ -141,7 +153,7 @@ impl Router {
             }
             wills.extend(self.end(&old));
         }
-        Opened { session, present: false, wills }
+        Some(Opened { session, present: false, wills })
     }
 
     /// A connection has ended; answers the wills to publish now. `will` is `None` after a DISCONNECT that says so.
@@ -151,7 +163,7 @@ impl Router {
             // The client is back before the delay was over.
             Some(Kick::Resumed) => return will.into_iter().filter(|will| will.delay == 0).collect(),
             Some(Kick::Replaced) => return will.into_iter().collect(),
-            None => {}
+            Some(Kick::Lapsed) | None => {}
         }
         if !session.detach(link, will.clone(), now) {
             return will.into_iter().filter(|will| will.delay == 0).collect();

@@ -72,6 +72,8 @@ pub enum Kick {
     Resumed = 1,
     /// Another connection began the session anew.
     Replaced = 2,
+    /// Its user is no longer let in, or not with this password.
+    Lapsed = 3,
 }
 
 impl Link {
@@ -86,6 +88,7 @@ impl Link {
         match self.kick.load(Ordering::Acquire) {
             1 => Some(Kick::Resumed),
             2 => Some(Kick::Replaced),
+            3 => Some(Kick::Lapsed),
             _ => None,
         }
     }
@@ -109,6 +112,8 @@ pub struct Queues {
 pub struct Session {
     /// The client's id.
     pub client: Arc<str>,
+    /// The user it belongs to; nobody else may take it over.
+    pub user: Option<Arc<str>>,
     /// Unlike any other session's, never 0.
     pub serial: u64,
     /// QoS 2 messages of the client between PUBLISH and PUBREL.
@@ -197,7 +202,14 @@ impl Writer {
 
 impl Session {
     /// A new session, attached to its first connection.
-    pub fn new(client: Arc<str>, serial: u64, expiry: u32, link: Arc<Link>, queues: Arc<Queues>) -> Self {
+    pub fn new(
+        client: Arc<str>,
+        user: Option<Arc<str>>,
+        serial: u64,
+        expiry: u32,
+        link: Arc<Link>,
+        queues: Arc<Queues>,
+    ) -> Self {
         let state = State {
             link: Some(link),
             ended: false,
@@ -210,7 +222,7 @@ impl Session {
             away_since: None,
             will: None,
         };
-        Session { client, serial, inbound: Arc::default(), state: Mutex::new(state), queues }
+        Session { client, user, serial, inbound: Arc::default(), state: Mutex::new(state), queues }
     }
 
     /// Attaches a new connection; answers the old one, if it is still there. A will that still waits is dropped: the
@@ -408,7 +420,7 @@ mod tests {
 
     fn session(queues: Queues) -> (Arc<Session>, Arc<Link>) {
         let link = Arc::new(Link::default());
-        (Arc::new(Session::new("c".into(), 1, u32::MAX, link.clone(), Arc::new(queues))), link)
+        (Arc::new(Session::new("c".into(), None, 1, u32::MAX, link.clone(), Arc::new(queues))), link)
     }
 
     fn queues(messages: usize, bytes: usize) -> Queues {

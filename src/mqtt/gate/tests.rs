@@ -14,10 +14,13 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::mqtt::wire::{self, Framing};
 
+mod access;
 mod delivery;
 mod hostile;
+mod pace;
 mod promise;
 mod session;
+mod tls;
 
 /// What a test's intake does with messages.
 #[derive(Default)]
@@ -117,9 +120,53 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// What a client speaks into.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> std::io::Result<()> {
+        self.socket().shutdown(how)
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.read(buf),
+            Wire::Tls(tls) => tls.read(buf),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.write(buf),
+            Wire::Tls(tls) => tls.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Wire::Plain(socket) => socket.flush(),
+            Wire::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
 /// A client that speaks in bytes.
 struct Raw {
-    socket: TcpStream,
+    socket: Wire,
     buf: BytesMut,
     v5: bool,
 }
@@ -128,7 +175,7 @@ impl Bench {
     fn dial(&self) -> Raw {
         let socket = TcpStream::connect(self.gate.addresses()[0]).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Raw { socket, buf: BytesMut::new(), v5: false }
+        Raw { socket: Wire::Plain(socket), buf: BytesMut::new(), v5: false }
     }
 
     /// A 3.1.1 client with a clean session.
@@ -182,6 +229,12 @@ fn connect(id: &str, clean: bool, keep_alive: u16) -> Vec<u8> {
 fn connect5(id: &str, clean: bool, keep_alive: u16, properties: &[u8]) -> Vec<u8> {
     let head = [&text("MQTT")[..], &[5, u8::from(clean) << 1], &keep_alive.to_be_bytes()].concat();
     frame(0x10, &[&head[..], &[properties.len() as u8], properties, &text(id)].concat())
+}
+
+/// A 3.1.1 CONNECT with a clean session, user and password.
+fn connect_as(id: &str, user: &str, password: &str) -> Vec<u8> {
+    let head = [&text("MQTT")[..], &[4, 0xc2, 0, 0], &text(id), &text(user), &text(password)].concat();
+    frame(0x10, &head)
 }
 
 /// A 3.1.1 CONNECT with a will.

@@ -54,6 +54,8 @@ impl Reason {
     pub const TOPIC_ALIAS_INVALID: Reason = Reason(0x94);
     pub const PACKET_TOO_LARGE: Reason = Reason(0x95);
     pub const QUOTA_EXCEEDED: Reason = Reason(0x97);
+    pub const ADMINISTRATIVE_ACTION: Reason = Reason(0x98);
+    pub const CONNECTION_RATE_EXCEEDED: Reason = Reason(0x9f);
 
     /// The return code of a 3.1.1 CONNACK for this reason; `None` where the connection is closed without one.
     pub fn v311(self) -> Option<u8> {
@@ -61,7 +63,10 @@ impl Reason {
             Reason::SUCCESS => Some(0),
             Reason::UNSUPPORTED_VERSION => Some(1),
             Reason::CLIENT_ID_NOT_VALID => Some(2),
-            Reason::SERVER_UNAVAILABLE | Reason::QUOTA_EXCEEDED | Reason::SERVER_SHUTTING_DOWN => Some(3),
+            Reason::SERVER_UNAVAILABLE
+            | Reason::QUOTA_EXCEEDED
+            | Reason::CONNECTION_RATE_EXCEEDED
+            | Reason::SERVER_SHUTTING_DOWN => Some(3),
             Reason::BAD_CREDENTIALS => Some(4),
             Reason::NOT_AUTHORIZED => Some(5),
             _ => None,

@@ -224,45 +224,6 @@ fn retained_messages_are_bounded() {
     assert_eq!(bench.gate.counts().undelivered, 2);
 }
 
-#[test]
-fn a_rule_is_enforced_and_said_in_the_dialect() {
-    struct Strict;
-    impl Rules for Strict {
-        fn admit(&self, client: &str, user: Option<&str>, password: Option<&[u8]>) -> bool {
-            client != "stranger" || (user, password) == (Some("me"), Some(&b"secret"[..]))
-        }
-        fn may_publish(&self, _client: &str, topic: &str) -> bool {
-            topic != "forbidden"
-        }
-        fn may_subscribe(&self, _client: &str, filter: &str) -> bool {
-            filter != "secrets/#"
-        }
-    }
-    let bench = bench_with(|options| options.rules = Some(Arc::new(Strict)));
-    let mut stranger = bench.dial();
-    stranger.send(&connect("stranger", true, 0));
-    assert_eq!(stranger.closed(), [[0x20, 2, 0, 5]]);
-    let mut known = bench.dial();
-    let head = [&text("MQTT")[..], &[4, 0xc2, 0, 0], &text("stranger"), &text("me"), &text("secret")].concat();
-    known.send(&frame(0x10, &head));
-    assert_eq!(known.packet(), [0x20, 2, 0, 0]);
-    let mut five = bench.client5("five");
-    assert_eq!(five.subscribe("secrets/#", 0), 0x87);
-    five.publish("forbidden", "x", 1, 1, 0);
-    assert_eq!(five.packet(), [0x40, 4, 0, 1, 0x87, 0]);
-    five.publish("forbidden", "x", 2, 2, 0);
-    assert_eq!(five.packet(), [0x50, 4, 0, 2, 0x87, 0]);
-    five.publish("forbidden", "x", 0, 0, 0);
-    assert!(five.is_quiet());
-    assert_eq!(known.subscribe("secrets/#", 0), 0x80);
-    known.publish("forbidden", "x", 1, 1, 0);
-    assert!(known.closed().is_empty(), "3.1.1 has no code for it");
-    let mut will = bench.dial();
-    will.send(&connect_with_will("will", 0, "forbidden", "x", false));
-    assert_eq!(will.closed(), [[0x20, 2, 0, 5]]);
-    assert_eq!(bench.intake.taken(), 0);
-}
-
 /// An intake with a bug: some topics make it panic.
 struct Buggy(TestIntake);
 
