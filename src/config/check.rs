@@ -23,7 +23,7 @@ pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
 fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     let mut all: Vec<(String, Verdict)> = Vec::new();
     let mut say = |key: &str, verdict: Verdict| all.push((key.to_owned(), verdict));
-    let Config { mqtt, kafka, source, model, simulate, console, limits, state, log } = config;
+    let Config { mqtt, ingest: _, wal, kafka, source, model, simulate, console, limits, state, log } = config;
 
     say("mqtt.listen", listen_address(&mqtt.listen).map(drop));
     for (n, url) in mqtt.connect.iter().enumerate() {
@@ -31,6 +31,14 @@ fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     }
     if let Some(path) = &mqtt.password_file {
         say("mqtt.password_file", not_empty(&path.to_string_lossy(), "name a file, or leave the key out"));
+    }
+
+    if let Some(path) = &wal.directory {
+        say("wal.directory", not_empty(&path.to_string_lossy(), "name a directory, or leave the key out"));
+    }
+    say("wal.max_bytes", log_bytes(wal.max_bytes, limits.reading_bytes));
+    if let Some(age) = wal.max_age {
+        say("wal.max_age", above_zero(age).and_then(|()| at_most(age, 1e9)));
     }
 
     say("kafka.bootstrap", bootstrap(&kafka.bootstrap));
@@ -182,6 +190,16 @@ fn bootstrap(text: &str) -> Verdict {
         })?;
     }
     Ok(())
+}
+
+/// It takes some segments to remove one.
+fn log_bytes(bytes: usize, reading: usize) -> Verdict {
+    const LEAST: usize = 16 * 1024 * 1024;
+    let least = LEAST.max(reading.saturating_mul(4));
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(format!("is {bytes}, and must be at least {least} (16 MiB, and four times limits.reading_bytes)"))
 }
 
 fn kafka_topic(name: &str) -> Verdict {

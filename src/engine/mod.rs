@@ -10,6 +10,7 @@
 //! | a part of the fleet, its model and consumer | one [`worker`], a thread | questions between batches ([`ask`]) |
 //! | the order in which a console sees the fleet | its [`viewer`], a task | the snapshots it sends |
 //! | producer, counters | shared, lock-free | |
+//! | what is on its way to Kafka by the disk | [`store`], two threads | `keep`, and delivery reports |
 //! | gate, bridges, simulated fleet | [`path`] | their own handles |
 
 mod ask;
@@ -22,6 +23,7 @@ mod path;
 pub mod present;
 mod process;
 pub mod records;
+mod store;
 pub mod view;
 mod viewer;
 mod worker;
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::config::{self, Config};
+use crate::config::{self, Ack, Config};
 use crate::detect::{Calibration, DetectError, Detector};
 use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
 use crate::model::{Model, ModelError, OutputKind};
@@ -44,12 +46,14 @@ use crate::mqtt::{Intake, MqttError};
 use crate::simulate::link::Qos;
 use crate::simulate::{FleetOptions, live};
 use crate::telemetry::codec::{Codec, CodecError};
+use crate::wal::WalError;
 use ask::Asker;
 use counts::Counters;
 use door::{Door, Route, Token};
 use lane::{Judge, Lane};
 use path::Path;
 use records::{Summary, json};
+use store::{AtWork, Outlet, Store};
 use viewer::Viewer;
 use worker::{Events, Orders, Parts, Worker};
 
@@ -81,6 +85,9 @@ pub enum EngineError {
     /// Kafka cannot be used as configured.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// The write-ahead log cannot be used.
+    #[error(transparent)]
+    Log(#[from] WalError),
     /// The gate cannot listen, or a broker's address is none.
     #[error(transparent)]
     Mqtt(#[from] MqttError),
@@ -111,6 +118,8 @@ pub struct Engine {
     orders: Arc<Orders>,
     producer: Arc<Producer<Token>>,
     counters: Arc<Counters>,
+    /// With `ingest.ack = "disk"`, what keeps messages and hands them on.
+    log: Option<(Arc<Store>, AtWork)>,
     stale_after: i64,
     events_dropped: Arc<AtomicU64>,
     started: Instant,
@@ -131,15 +140,19 @@ impl Engine {
             .map_err(EngineError::Threads)?;
         let counters = Arc::new(Counters::default());
         let cluster = Arc::new(Cluster::open(&config.kafka)?);
+        let (store, hands) = open_store(config, &counters)?.unzip();
         let outstanding = Arc::new(AtomicU64::new(0));
         let producer = {
-            let (counters, outstanding) = (counters.clone(), outstanding.clone());
-            Producer::open(&cluster, move |token: Token, result| {
+            let (counters, outstanding, store) = (counters.clone(), outstanding.clone(), store.clone());
+            Producer::open_telling(&cluster, move |token: Token, result| {
+                if let (Token::Stored { seq, kind }, Some(store)) = (&token, &store) {
+                    return store.settled(*seq, *kind, result);
+                }
                 if matches!(token, Token::DeadLetter | Token::Verdict) {
                     outstanding.fetch_sub(1, Relaxed);
                 }
                 match result {
-                    Ok(()) => token.delivered(&counters),
+                    Ok(_) => token.delivered(&counters),
                     Err(error) => {
                         tracing::error!("Kafka does not take a record: {error}");
                         token.failed(&counters);
@@ -216,7 +229,29 @@ impl Engine {
             .spawn(move || worker.run(&asks))
             .map_err(EngineError::Threads)?;
 
+        let log = match store.clone().zip(hands) {
+            None => None,
+            Some((store, hands)) => {
+                let mut topics: Vec<String> = sources.iter().map(|source| source.topic.clone()).collect();
+                topics.push(config.kafka.topics.dead_letters.clone());
+                let outlet = Outlet {
+                    cluster: cluster.clone(),
+                    producer: producer.clone(),
+                    topics,
+                    orders: orders.clone(),
+                    runtime: runtime.handle().clone(),
+                };
+                let work = store.start(hands, outlet).map_err(EngineError::Threads)?;
+                Some((store, work))
+            }
+        };
+        let ack = match (config.ack(), &store) {
+            (Ack::Disk, Some(store)) => door::Ack::Disk(store.clone()),
+            (Ack::Memory, _) => door::Ack::Memory,
+            (Ack::Disk | Ack::Kafka, _) => door::Ack::Kafka,
+        };
         let intake: Arc<dyn Intake> = Arc::new(Door::new(
+            ack,
             routes,
             producer.clone(),
             counters.clone(),
@@ -251,6 +286,8 @@ impl Engine {
             started: now_ms(),
             schemas: models.iter().map(|(_, _, schema)| Arc::new(schema.sensors().to_vec())).collect(),
             counters: counters.clone(),
+            ack: config.ack(),
+            store,
             cluster,
             gate,
             bridges,
@@ -264,6 +301,7 @@ impl Engine {
             orders,
             producer,
             counters,
+            log,
             stale_after: (config.limits.stale_after * 1000.0) as i64,
             events_dropped,
             started,
@@ -307,7 +345,8 @@ impl Engine {
 
     /// Stops taking messages, waits until what was taken is judged and written, and says what went where.
     pub fn stop(self) -> Result<Summary, EngineError> {
-        let Engine { runtime, path, asker, worker, orders, producer, counters, events_dropped, started, .. } = self;
+        let Engine { runtime, path, asker, worker, orders, producer, counters, log, events_dropped, started, .. } =
+            self;
         let live = path.live.write().take();
         runtime.block_on(async {
             if let Some(live) = live
@@ -324,7 +363,9 @@ impl Engine {
                 tracing::warn!("some devices' messages were still in flight at the end; they were not acknowledged");
             }
         });
-        producer.flush(PATIENCE);
+        let in_log = log.map_or(0, |(store, work)| store.finish(work, PATIENCE));
+        // What Kafka, being away, does not take now is in the log.
+        producer.flush(if in_log > 0 { Duration::ZERO } else { PATIENCE });
         orders.drain.store(true, Relaxed);
         drop(asker);
         let worker = worker.join().map_err(|_| {
@@ -345,6 +386,7 @@ impl Engine {
             latency_p50_ms: latency.map(|(p50, _)| p50),
             latency_p99_ms: latency.map(|(_, p99)| p99),
             peak_memory_mib: process::peak_resident_mib(),
+            in_log,
             events_dropped: events_dropped.load(Relaxed),
         })
     }
@@ -366,6 +408,19 @@ fn detector_of(model: &Model, calibration: &Calibration, threshold: Option<f64>)
 fn threshold_words(calibration: &Calibration, threshold: Option<f64>) -> String {
     let set = calibration.summary();
     threshold.map_or(set.clone(), |threshold| format!("{threshold} (configured; {set})"))
+}
+
+/// The write-ahead log, if messages are acknowledged once they are on the disk.
+fn open_store(config: &Config, counters: &Arc<Counters>) -> Result<Option<(Arc<Store>, store::Hands)>, EngineError> {
+    if config.ack() != Ack::Disk {
+        return Ok(None);
+    }
+    let Some(directory) = &config.wal.directory else {
+        return Err(EngineError::Config(
+            "there is no directory for the write-ahead log: name one with --state or wal.directory".into(),
+        ));
+    };
+    Ok(Some(Store::open(directory, &config.wal, counters.clone())?))
 }
 
 /// Creates what topics are missing. A remote cluster that is away now is asked again until it answers.

@@ -6,10 +6,12 @@
 mod cli;
 mod config;
 mod console;
+mod device;
 mod docs;
 mod evaluate;
 mod house;
 mod kafka;
+mod kill;
 mod mqtt;
 mod run;
 mod servers;

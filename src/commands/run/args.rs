@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Inputs, Loaded, Setting};
+use crate::config::{Ack, Config, Inputs, Loaded, Setting};
 use crate::failure::Failure;
 
 /// Flags that set configuration keys, shared by the commands that read the configuration.
@@ -29,6 +29,9 @@ pub struct Settings {
     /// External broker to subscribe to, mqtt://[USER@]HOST[:PORT]; may be repeated
     #[arg(long, value_name = "URL", help_heading = "Readings")]
     pub mqtt_connect: Vec<String>,
+    /// When a message is acknowledged: disk, kafka, memory [default: disk, or kafka with the embedded one]
+    #[arg(long, value_name = "WHEN", value_parser = clap::builder::PossibleValuesParser::new(Ack::WORDS), help_heading = "Readings")]
+    pub ack: Option<String>,
     /// Kafka's bootstrap servers, HOST:PORT[,HOST:PORT…] [default: an embedded cluster, in memory]
     #[arg(long, value_name = "BOOTSTRAP", help_heading = "Readings")]
     pub kafka: Option<String>,
@@ -74,12 +77,13 @@ impl Settings {
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| path.to_string_lossy().into_owned().into());
         let listen = self.mqtt_listen.as_deref().map(|address| if address == "off" { "" } else { address }.into());
         let connect = (!self.mqtt_connect.is_empty()).then(|| self.mqtt_connect.clone().into());
-        let given: [(&'static str, &'static str, Option<toml::Value>); 16] = [
+        let given: [(&'static str, &'static str, Option<toml::Value>); 17] = [
             ("--state", "state", path(&self.state)),
             ("--log-level", "log.level", text(&self.log_level)),
             ("--log-file", "log.file", path(&self.log_file)),
             ("--mqtt-listen", "mqtt.listen", listen),
             ("--mqtt-connect", "mqtt.connect", connect),
+            ("--ack", "ingest.ack", text(&self.ack)),
             ("--kafka", "kafka.bootstrap", text(&self.kafka)),
             ("--model", "model.name", text(&self.model)),
             ("--scores", "model.scores", text(&self.scores)),
@@ -142,7 +146,11 @@ impl Args {
         let headless = self.headless || !std::io::stdout().is_terminal();
         let loaded = self.settings.inputs().load()?;
         let state = loaded.state_directory().ok();
-        let Loaded { config, file, warnings, .. } = loaded;
+        let log = loaded.log_directory();
+        let Loaded { mut config, file, warnings, .. } = loaded;
+        if config.ack() == Ack::Disk {
+            config.wal.directory = Some(log?);
+        }
         Ok((config, RunOptions { headless, for_: self.for_, state, file, warnings }))
     }
 }
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn every_flag_sets_a_key_that_exists_and_has_its_type() {
         let line = "--config f --state s --log-level warn --log-file l --mqtt-listen 127.0.0.1:0 --mqtt-connect mqtt://a \
-                    --mqtt-connect mqtt://b --kafka k:9092 --model m --scores all --simulate 7 --rate 2 --faults 3 --seed 4 \
+                    --mqtt-connect mqtt://b --ack memory --kafka k:9092 --model m --scores all --simulate 7 --rate 2 --faults 3 --seed 4 \
                     --connections 5 --theme light --color 16 --ascii";
         let settings = parse(line).unwrap().settings;
         let keys = crate::config::keys::all();
