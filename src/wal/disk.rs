@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::WalError;
 
 /// The file that a process locks while it uses the directory.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// A directory of files. What was done to a file lasts once the file is synced; that there is such a file, or no longer, or
 /// under another name, once the directory is.
@@ -43,7 +43,7 @@ pub trait Appending: Send {
 pub struct Directory {
     path: PathBuf,
     /// Holds the lock until it is closed, however the process ends.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -66,7 +66,12 @@ impl Directory {
         {
             parent.sync_all().map_err(denied)?;
         }
-        Ok(Directory { path: path.to_owned(), _lock: lock })
+        Ok(Directory { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// The directory as it is, for looking only.
+    pub(super) fn unlocked(path: &Path) -> Directory {
+        Directory { path: path.to_owned(), _lock: None }
     }
 }
 

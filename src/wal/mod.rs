@@ -19,12 +19,14 @@
 //! | `log` | opening, appending, trimming |
 //! | `commit` | the thread that writes and syncs |
 //! | `read` | reading, damage included |
+//! | `look` | what a log holds, for whoever only looks |
 //! | `shared` | what these share |
 
 mod checkpoint;
 mod commit;
 pub mod disk;
 mod log;
+mod look;
 mod read;
 mod record;
 mod segment;
@@ -38,6 +40,7 @@ use thiserror::Error;
 pub use commit::Committer;
 pub use disk::{Directory, Disk};
 pub use log::{Opened, Wal};
+pub use look::{Look, look, sync_time};
 pub use read::{Batch, Entry, Reader};
 
 /// Bounds of a log.

@@ -41,15 +41,24 @@ pub fn first_of(name: &str) -> Option<u64> {
     (digits.len() == 20).then(|| digits.parse().ok())?
 }
 
-/// The segments on the disk, in the order of their records, and the log's id as the newest that names it says. Each but the
-/// last ends where the next begins; the end of the last one is read from it, and one without any record is put aside.
-pub fn find(disk: &dyn Disk) -> io::Result<(Vec<Segment>, Option<u64>)> {
+/// The segments on the disk, in the order of their records. Each but the last ends where the next begins.
+pub fn list(disk: &dyn Disk) -> io::Result<Vec<Segment>> {
     let mut segments: Vec<Segment> = disk
         .list()?
         .into_iter()
         .filter_map(|(name, bytes)| Some(Segment { first: first_of(&name)?, end: 0, bytes, weight: bytes }))
         .collect();
     segments.sort_unstable_by_key(|segment| segment.first);
+    for n in 1..segments.len() {
+        segments[n - 1].end = segments[n].first;
+    }
+    Ok(segments)
+}
+
+/// The same, and the log's id as the newest segment that names it says. The end of the last one is read from it; one without
+/// any record is put aside.
+pub fn find(disk: &dyn Disk) -> io::Result<(Vec<Segment>, Option<u64>)> {
+    let mut segments = list(disk)?;
     let mut id = None;
     while let Some(last) = segments.last_mut() {
         let bytes = disk.read(&last.name(), 0, usize::MAX)?;
@@ -75,9 +84,6 @@ pub fn find(disk: &dyn Disk) -> io::Result<(Vec<Segment>, Option<u64>)> {
             disk.rename(&name, &format!("{name}{DAMAGED}"))?;
         }
         segments.pop();
-    }
-    for n in 1..segments.len() {
-        segments[n - 1].end = segments[n].first;
     }
     Ok((segments, id))
 }
