@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use crate::config::{Ack, Config, Inputs, Loaded};
 use crate::console::{self, colour::Depth, terminal};
+use crate::engine::now_ms;
 use crate::failure::Failure;
 use crate::kafka::{Cluster, Health};
 use crate::model::Model;
 use crate::mqtt::GateOptions;
 use crate::mqtt::bridge::Broker;
-use crate::engine::now_ms;
 use crate::text::harmless;
 use crate::wal::{self, Look};
 
@@ -172,7 +172,10 @@ fn log(loaded: &Loaded) -> Vec<Check> {
     match loaded.config.ack() {
         Ack::Disk => {}
         Ack::Kafka if loaded.config.kafka.bootstrap.is_empty() => {
-            return vec![Check::ok(NAME, "once in the embedded Kafka, which is in memory; --kafka HOST:PORT for one that lasts")];
+            return vec![Check::ok(
+                NAME,
+                "once in the embedded Kafka, which is in memory; --kafka HOST:PORT for one that lasts",
+            )];
         }
         Ack::Kafka => return vec![Check::ok(NAME, "once in Kafka: while it is away, devices wait")],
         Ack::Memory => {
@@ -210,7 +213,9 @@ fn log(loaded: &Loaded) -> Vec<Check> {
     vec![match (in_use, full) {
         (true, _) => Check::warn(
             NAME,
-            format!("{held}; another process has it: stop that one, or give this one a directory of its own with --state"),
+            format!(
+                "{held}; another process has it: stop that one, or give this one a directory of its own with --state"
+            ),
         ),
         (false, true) => Check::warn(NAME, format!("{held}; it is full: nothing is taken until Kafka takes from it")),
         (false, false) => Check::ok(NAME, held),

@@ -88,8 +88,9 @@ impl Door {
         let key = last_level(&message.topic);
         if let Ack::Disk(store) = &self.ack {
             let (kind, topic) = (Kind::DeadLetter, self.dead_letters.as_str());
-            let entry = Entry { kind, topic, mqtt_topic: &message.topic, key, payload: &letter };
-            let kept = store.keep(&entry, message.received_ms, receipt);
+            let entry =
+                Entry { kind, topic, mqtt_topic: &message.topic, key, payload: &letter, sender: sender_of(&message) };
+            let kept = store.keep(&entry, &message, receipt);
             return kept.map_err(|receipt| (message, receipt));
         }
         let out = Outgoing { topic: &self.dead_letters, key: Some(key), payload: &letter, headers: &[] };
@@ -176,6 +177,11 @@ impl Token {
     }
 }
 
+/// Who sent a message of QoS 2, and under which packet id.
+fn sender_of(message: &Message) -> Option<(&str, u16)> {
+    message.once.as_ref().map(|once| (&*once.client, once.id))
+}
+
 /// The part of a topic after its last `/`: the car, by default.
 pub fn last_level(topic: &[u8]) -> &[u8] {
     topic.rsplit(|&byte| byte == b'/').next().unwrap_or(topic)
@@ -201,8 +207,15 @@ impl Intake for Door {
         let key = named.as_deref().map_or_else(|| last_level(&message.topic), str::as_bytes);
         if let Ack::Disk(store) = &self.ack {
             let (kind, topic) = (Kind::Reading, route.source.topic.as_str());
-            let entry = Entry { kind, topic, mqtt_topic: &message.topic, key, payload: &message.payload };
-            let kept = store.keep(&entry, message.received_ms, receipt);
+            let entry = Entry {
+                kind,
+                topic,
+                mqtt_topic: &message.topic,
+                key,
+                payload: &message.payload,
+                sender: sender_of(&message),
+            };
+            let kept = store.keep(&entry, &message, receipt);
             drop(named);
             return kept.map_err(|receipt| (message, receipt));
         }
@@ -224,6 +237,13 @@ impl Intake for Door {
                 let reason = format!("Kafka does not take it: {error}");
                 self.refuse(message, receipt, &reason)
             }
+        }
+    }
+
+    fn release(&self, client: &Arc<str>, id: u16, receipt: Receipt) {
+        match &self.ack {
+            Ack::Disk(store) => store.release(client, id, receipt),
+            Ack::Kafka | Ack::Memory => receipt.kept(),
         }
     }
 

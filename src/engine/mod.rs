@@ -140,7 +140,7 @@ impl Engine {
             .map_err(EngineError::Threads)?;
         let counters = Arc::new(Counters::default());
         let cluster = Arc::new(Cluster::open(&config.kafka)?);
-        let (store, hands) = open_store(config, &counters)?.unzip();
+        let (store, hands) = Store::configured(config, &counters)?.unzip();
         let outstanding = Arc::new(AtomicU64::new(0));
         let producer = {
             let (counters, outstanding, store) = (counters.clone(), outstanding.clone(), store.clone());
@@ -408,19 +408,6 @@ fn detector_of(model: &Model, calibration: &Calibration, threshold: Option<f64>)
 fn threshold_words(calibration: &Calibration, threshold: Option<f64>) -> String {
     let set = calibration.summary();
     threshold.map_or(set.clone(), |threshold| format!("{threshold} (configured; {set})"))
-}
-
-/// The write-ahead log, if messages are acknowledged once they are on the disk.
-fn open_store(config: &Config, counters: &Arc<Counters>) -> Result<Option<(Arc<Store>, store::Hands)>, EngineError> {
-    if config.ack() != Ack::Disk {
-        return Ok(None);
-    }
-    let Some(directory) = &config.wal.directory else {
-        return Err(EngineError::Config(
-            "there is no directory for the write-ahead log: name one with --state or wal.directory".into(),
-        ));
-    };
-    Ok(Some(Store::open(directory, &config.wal, counters.clone())?))
 }
 
 /// Creates what topics are missing. A remote cluster that is away now is asked again until it answers.

@@ -38,15 +38,15 @@ impl<T> Committer<T> {
     }
 
     /// Commits until the log is closed and everything appended is committed. If the disk fails then, what is left is given up:
-    /// its tokens are dropped.
-    pub fn run(mut self) {
+    /// its tokens are handed back.
+    pub fn run(mut self) -> Vec<T> {
         let mut retry = RETRY.0;
         loop {
             self.wait();
             match self.step() {
                 Ok(true) => retry = RETRY.0,
-                Ok(false) => return,
-                Err(_) if self.shared.front.lock().closed => return,
+                Ok(false) => return Vec::new(),
+                Err(_) if self.shared.front.lock().closed => return self.give_up(),
                 Err(_) => {
                     let mut front = self.shared.front.lock();
                     if !front.closed {
@@ -58,6 +58,12 @@ impl<T> Committer<T> {
                 }
             }
         }
+    }
+
+    fn give_up(self) -> Vec<T> {
+        let mut tokens = self.batch.map(|batch| batch.tokens).unwrap_or_default();
+        tokens.append(&mut self.shared.front.lock().tokens);
+        tokens
     }
 
     /// Waits until there is something to commit, or never will be.

@@ -222,12 +222,6 @@ impl<T> Wal<T> {
         self.shared.back.lock().committed
     }
 
-    /// Records appended and not synced.
-    pub fn uncommitted(&self) -> u64 {
-        let next = self.shared.front.lock().next;
-        next.saturating_sub(self.committed())
-    }
-
     /// How it is.
     pub fn status(&self) -> Status {
         let Syncs { mean, longest } = *self.shared.syncs.lock();

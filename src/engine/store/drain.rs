@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use super::entry::{Entry, Kind};
-use super::window::Turn;
-use super::{Outlet, Store};
+use super::window::{Note, Turn};
+use super::{Outlet, Slip, Store};
 use crate::engine::counts::add;
 use crate::engine::door::Token;
 use crate::engine::now_ms;
 use crate::engine::records::{DeadLetter, json};
 use crate::kafka::{DeliveryError, Health, LOGGED, MQTT_TOPIC, Outgoing, RECEIVED_MS, SendError};
-use crate::mqtt::Receipt;
 use crate::wal::{self, Batch, Reader};
 
 /// Longest wait for something to hand on.
@@ -32,7 +31,7 @@ pub(super) struct Ended;
 /// Hands the log on.
 pub(super) struct Drain {
     pub store: Arc<Store>,
-    reader: Reader<Receipt>,
+    reader: Reader<Slip>,
     pub outlet: Outlet,
     /// How each record's header begins: the log's id.
     pub id: String,
@@ -45,7 +44,7 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    pub fn new(store: Arc<Store>, reader: Reader<Receipt>, recovered: u64, outlet: Outlet) -> Self {
+    pub fn new(store: Arc<Store>, reader: Reader<Slip>, recovered: u64, outlet: Outlet) -> Self {
         let id = format!("{:016x}-", store.wal.id());
         let checked = Instant::now();
         Drain { store, reader, outlet, id, recovered, checked, noted: None, refusals: FxHashMap::default() }
@@ -99,8 +98,9 @@ impl Drain {
         self.checked = Instant::now();
         let window = self.store.window.lock();
         let (low, oldest) = (window.low(), window.oldest());
-        let Ok(note) = serde_json::to_vec(&window.note()) else { return };
+        let bounds = window.note();
         drop(window);
+        let Ok(note) = serde_json::to_vec(&Note { bounds, once: self.store.note_once() }) else { return };
         let mut whole = low.to_le_bytes().to_vec();
         whole.extend_from_slice(&note);
         if self.noted.as_ref() == Some(&whole) {
@@ -146,6 +146,14 @@ impl Drain {
             add(&self.store.counters.lost, missing);
             return Ok(());
         };
+        if entry.kind == Kind::Release {
+            let (news, missing) = self.store.window.lock().not_for_kafka(record.seq, record.time);
+            add(&self.store.counters.lost, missing);
+            if news {
+                self.store.releases.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
         let refused = self.refusals.get(&record.seq).and_then(|(_, why)| why.clone());
         let mut letter = refused.map(|why| self.letter(&entry, record.time, &why));
         let topic = if letter.is_some() { self.dead_letters() } else { entry.topic };
@@ -210,7 +218,7 @@ impl Drain {
     fn letter(&self, entry: &Entry<'_>, time: i64, why: &str) -> Vec<u8> {
         match entry.kind {
             Kind::Reading => json(&DeadLetter::new(why, time, entry.mqtt_topic, None, entry.payload)),
-            Kind::DeadLetter => entry.payload.to_vec(),
+            Kind::DeadLetter | Kind::Release => entry.payload.to_vec(),
         }
     }
 

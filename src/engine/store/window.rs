@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::once::OnceNote;
 use crate::kafka::{DeliveryError, Written};
 
 /// Where to look, after a crash, for records that Kafka has and nobody noted: by topic, for each partition the offset before
@@ -17,6 +18,8 @@ pub type Bounds = BTreeMap<String, Vec<i64>>;
 pub struct Note {
     /// See [`Bounds`].
     pub bounds: Bounds,
+    /// Messages of QoS 2.
+    pub once: OnceNote,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ enum State {
     Sent { topic: u16 },
     /// In Kafka.
     Done { topic: u16, written: Written },
-    /// It is damaged: there is nothing to send.
+    /// There is nothing to send: it is damaged, or not for Kafka.
     Gone,
 }
 
@@ -61,8 +64,8 @@ pub struct Window {
 
 impl Window {
     /// Kafka has everything below `low`.
-    pub fn new(low: u64, note: Note) -> Self {
-        Window { low, bounds: note.bounds, ..Window::default() }
+    pub fn new(low: u64, bounds: Bounds) -> Self {
+        Window { low, bounds, ..Window::default() }
     }
 
     /// Where to look for records that Kafka may have.
@@ -113,6 +116,12 @@ impl Window {
         self.slots.extend((0..missing).map(|_| Slot { time, state: State::Gone }));
         self.advance();
         missing
+    }
+
+    /// The record is not for Kafka; answers whether that is news, and how many before it are damaged.
+    pub fn not_for_kafka(&mut self, seq: u64, time: i64) -> (bool, u64) {
+        let missing = self.pass(seq, time);
+        (self.pass(seq + 1, time) > 0, missing)
     }
 
     /// It was not sent after all.
@@ -192,8 +201,8 @@ impl Window {
         committed.saturating_sub(self.end()) + self.slots.iter().filter(open).count() as u64
     }
 
-    /// What to note in a checkpoint: whoever looks from these offsets on sees every record above `low` that Kafka has.
-    pub fn note(&self) -> Note {
+    /// Where whoever looks from these offsets on sees every record above `low` that Kafka has.
+    pub fn note(&self) -> Bounds {
         let mut bounds = self.bounds.clone();
         let done = self.slots.iter().filter_map(|slot| match slot.state {
             State::Done { topic, written } => Some((topic, written)),
@@ -209,7 +218,7 @@ impl Window {
                 *bound = (*bound).min(offset);
             }
         }
-        Note { bounds }
+        bounds
     }
 
     fn end(&self) -> u64 {
@@ -260,7 +269,7 @@ mod tests {
     }
 
     fn window(low: u64) -> Window {
-        let mut window = Window::new(low, Note::default());
+        let mut window = Window::new(low, Bounds::default());
         window.begin("t", vec![100, 200]);
         window
     }
@@ -276,10 +285,10 @@ mod tests {
         assert_eq!((window.low(), window.oldest(), window.in_flight(), window.waiting(10)), (5, Some(1_005), 2, 3));
         window.delivered(5, at(0, 100));
         assert_eq!((window.low(), window.waiting(9)), (7, 1));
-        assert_eq!(window.note().bounds["t"], [102, 200], "8 is above, and found from here on");
+        assert_eq!(window.note()["t"], [102, 200], "8 is above, and found from here on");
         window.delivered(7, at(0, 102));
         assert_eq!((window.low(), window.in_flight(), window.oldest()), (9, 0, None));
-        assert_eq!(window.note().bounds["t"], [103, 201]);
+        assert_eq!(window.note()["t"], [103, 201]);
     }
 
     #[test]
@@ -293,9 +302,9 @@ mod tests {
         window.delivered(2, at(0, 101));
         assert_eq!((window.in_flight(), window.take_failed()), (0, vec![(0, DeliveryError::NoTopic)]));
         assert_eq!([0, 1, 2].map(|seq| window.turn(seq, 0, "t").0), [Turn::Send, Turn::Skip, Turn::Skip]);
-        assert_eq!(window.note().bounds["t"][0], 100, "1 stands there, above low");
+        assert_eq!(window.note()["t"][0], 100, "1 stands there, above low");
         window.delivered(0, at(0, 102));
-        assert_eq!((window.low(), window.note().bounds["t"][0]), (3, 103));
+        assert_eq!((window.low(), window.note()["t"][0]), (3, 103));
     }
 
     #[test]
@@ -304,10 +313,10 @@ mod tests {
         assert!(
             window.found(11, "t", at(1, 205)) && !window.found(11, "t", at(1, 205)) && !window.found(9, "t", at(1, 3))
         );
-        assert_eq!(window.note().bounds["t"], [100, 200]);
+        assert_eq!(window.note()["t"], [100, 200]);
         assert_eq!([10, 11, 12].map(|seq| window.turn(seq, 0, "t").0), [Turn::Send, Turn::Skip, Turn::Send]);
         window.delivered(10, at(0, 100));
-        assert_eq!((window.low(), window.note().bounds["t"].clone()), (12, vec![101, 206]));
+        assert_eq!((window.low(), window.note()["t"].clone()), (12, vec![101, 206]));
     }
 
     #[test]
@@ -325,6 +334,6 @@ mod tests {
         let mut window = window(0);
         window.turn(0, 0, "t");
         window.delivered(0, at(4, 0));
-        assert_eq!(window.note().bounds["t"], [100, 200, 0, 0, 1]);
+        assert_eq!(window.note()["t"], [100, 200, 0, 0, 1]);
     }
 }

@@ -381,8 +381,9 @@ impl Connection {
                 }
                 Framing::Whole { length, header } => (length, header),
             };
-            let publishes = self.buf[0] >> 4 == 3 && self.buf[0] & 0x06 != 0;
-            if publishes && self.outstanding.is_full() && self.version == Version::V311 {
+            let publishes = self.buf[0] >> 4 == 3 && self.buf[0] & 0x06 != 0 && self.version == Version::V311;
+            let releases = self.buf[0] >> 4 == 6;
+            if (publishes || releases) && self.outstanding.is_full() {
                 return Ok(Pause::Window);
             }
             let whole = self.buf.split_to(length).freeze();
