@@ -11,7 +11,7 @@ use super::counts::{Counters, add};
 use super::records::{DeadLetter, json};
 use super::store::{Entry, Kind, Store};
 use super::worker::Orders;
-use crate::config::Source;
+use crate::config::{self, Source};
 use crate::kafka::{MQTT_TOPIC, Outgoing, Producer, RECEIVED_MS, SendError};
 use crate::mqtt::{Intake, Message, Receipt, topic};
 use crate::telemetry::codec::{Car, Codec};
@@ -52,6 +52,17 @@ pub enum Ack {
     Kafka,
     /// Our memory.
     Memory,
+}
+
+impl Ack {
+    /// As configured; `store` is there if it takes one.
+    pub fn of(ack: config::Ack, store: Option<&Arc<Store>>) -> Self {
+        match (ack, store) {
+            (config::Ack::Disk, Some(store)) => Ack::Disk(store.clone()),
+            (config::Ack::Memory, _) => Ack::Memory,
+            (config::Ack::Disk | config::Ack::Kafka, _) => Ack::Kafka,
+        }
+    }
 }
 
 /// The [`Intake`] of every gate and bridge.

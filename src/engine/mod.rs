@@ -36,7 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
-use crate::config::{self, Ack, Config};
+use crate::config::{self, Config};
 use crate::detect::{Calibration, DetectError, Detector};
 use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
 use crate::model::{Model, ModelError, OutputKind};
@@ -119,7 +119,7 @@ pub struct Engine {
     producer: Arc<Producer<Token>>,
     counters: Arc<Counters>,
     /// With `ingest.ack = "disk"`, what keeps messages and hands them on.
-    log: Option<(Arc<Store>, AtWork)>,
+    log: Option<AtWork>,
     stale_after: i64,
     events_dropped: Arc<AtomicU64>,
     started: Instant,
@@ -229,29 +229,19 @@ impl Engine {
             .spawn(move || worker.run(&asks))
             .map_err(EngineError::Threads)?;
 
-        let log = match store.clone().zip(hands) {
-            None => None,
-            Some((store, hands)) => {
-                let mut topics: Vec<String> = sources.iter().map(|source| source.topic.clone()).collect();
-                topics.push(config.kafka.topics.dead_letters.clone());
-                let outlet = Outlet {
-                    cluster: cluster.clone(),
-                    producer: producer.clone(),
-                    topics,
-                    orders: orders.clone(),
-                    runtime: runtime.handle().clone(),
-                };
-                let work = store.start(hands, outlet).map_err(EngineError::Threads)?;
-                Some((store, work))
-            }
+        let outlet = |dead_letters: &str| Outlet {
+            cluster: cluster.clone(),
+            producer: producer.clone(),
+            topics: topics.iter().copied().chain([dead_letters]).map(str::to_owned).collect(),
+            orders: orders.clone(),
+            runtime: runtime.handle().clone(),
         };
-        let ack = match (config.ack(), &store) {
-            (Ack::Disk, Some(store)) => door::Ack::Disk(store.clone()),
-            (Ack::Memory, _) => door::Ack::Memory,
-            (Ack::Disk | Ack::Kafka, _) => door::Ack::Kafka,
+        let log = match store.clone().zip(hands) {
+            Some((store, hands)) => Some(store.start(hands, outlet(&config.kafka.topics.dead_letters))?),
+            None => None,
         };
         let intake: Arc<dyn Intake> = Arc::new(Door::new(
-            ack,
+            door::Ack::of(config.ack(), store.as_ref()),
             routes,
             producer.clone(),
             counters.clone(),
@@ -363,9 +353,10 @@ impl Engine {
                 tracing::warn!("some devices' messages were still in flight at the end; they were not acknowledged");
             }
         });
-        let in_log = log.map_or(0, |(store, work)| store.finish(work, PATIENCE));
+        let in_log = log.map_or(0, |log| log.finish(&path.cluster, PATIENCE));
         // What Kafka, being away, does not take now is in the log.
         producer.flush(if in_log > 0 { Duration::ZERO } else { PATIENCE });
+        orders.cut_off.store(in_log > 0, Relaxed);
         orders.drain.store(true, Relaxed);
         drop(asker);
         let worker = worker.join().map_err(|_| {

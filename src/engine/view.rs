@@ -314,8 +314,6 @@ pub struct Counts {
 /// The write-ahead log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogView {
-    /// Its directory.
-    pub path: String,
     /// Bytes it takes up.
     pub bytes: u64,
     /// Bytes it may take up.

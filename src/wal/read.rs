@@ -150,19 +150,24 @@ impl<T> Reader<T> {
         let left = |offset: u64| usize::try_from(segment.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut wanted = CHUNK;
         while batch.slots.is_empty() {
-            let bytes = match disk.read(&name, offset, wanted.min(left(offset))) {
+            let asked = wanted.min(left(offset));
+            let bytes = match disk.read(&name, offset, asked) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error),
             };
             let (taken, stop) = batch.parse(&bytes, segment.end);
             let there = bytes.len();
+            // A file that is gone or shorter than it was has no more, however often it is asked.
+            let is_whole = there == asked;
             batch.bytes = Arc::new(bytes);
             offset += taken as u64;
             match stop {
                 _ if batch.next >= segment.end => break,
-                Stop::Short(more) if taken == 0 && more > there && more <= left(offset) => wanted = more.max(CHUNK),
-                Stop::Short(_) if taken > 0 && there - taken < left(offset) => wanted = CHUNK,
+                Stop::Short(more) if is_whole && taken == 0 && more > there && more <= left(offset) => {
+                    wanted = more.max(CHUNK);
+                }
+                Stop::Short(_) if is_whole && taken > 0 && there - taken < left(offset) => wanted = CHUNK,
                 _ if !batch.slots.is_empty() => {}
                 _ => match skip(disk, &name, offset, left(offset), batch.next)? {
                     Some(bytes) => {

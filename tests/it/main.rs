@@ -6,6 +6,7 @@
 mod cli;
 mod config;
 mod console;
+mod delivery;
 mod device;
 mod docs;
 mod evaluate;

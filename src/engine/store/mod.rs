@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -37,7 +37,7 @@ use super::view::LogView;
 use super::worker::Orders;
 use super::{EngineError, now_ms};
 use crate::config::{self, Ack, Config};
-use crate::kafka::{Cluster, DeliveryError, Producer, Written};
+use crate::kafka::{Cluster, DeliveryError, Health, Producer, Written};
 use crate::mqtt::{Message, Once, Receipt};
 use crate::wal::{Directory, Options, Reader, Wal, WalError};
 use drain::Drain;
@@ -45,6 +45,8 @@ pub use entry::{Entry, Kind};
 use once::{OnceNote, Unreleased};
 use window::{Note, Window};
 
+/// How long the end waits for the drain while Kafka is away.
+const AWAY: Duration = Duration::from_secs(1);
 /// No message of QoS 2 has been seen.
 const PLAIN: u64 = u64::MAX;
 
@@ -80,8 +82,9 @@ pub struct Hands {
     committing: JoinHandle<u64>,
 }
 
-/// A store's threads at work.
+/// A store at work.
 pub struct AtWork {
+    store: Arc<Store>,
     committing: JoinHandle<u64>,
     draining: JoinHandle<()>,
 }
@@ -169,10 +172,11 @@ impl Store {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(self: &Arc<Self>, hands: Hands, outlet: Outlet) -> io::Result<AtWork> {
-        let drain = Drain::new(self.clone(), hands.reader, hands.recovered, outlet);
-        let draining = std::thread::Builder::new().name("dashlight-drain".into()).spawn(move || drain.run())?;
-        Ok(AtWork { committing: hands.committing, draining })
+    pub fn start(self: Arc<Self>, hands: Hands, outlet: Outlet) -> Result<AtWork, EngineError> {
+        let Hands { reader, recovered, committing } = hands;
+        let drain = Drain::new(self.clone(), reader, recovered, outlet);
+        let draining = std::thread::Builder::new().name("dashlight-drain".into()).spawn(move || drain.run());
+        Ok(AtWork { store: self, committing, draining: draining.map_err(EngineError::Threads)? })
     }
 
     /// Takes a message; its receipt is kept once the message is synced. Hands the receipt back if there is no room now.
@@ -272,7 +276,6 @@ impl Store {
     pub fn view(&self) -> LogView {
         let status = self.wal.status();
         LogView {
-            path: status.place,
             bytes: status.bytes,
             max_bytes: status.max_bytes,
             waiting: self.waiting(),
@@ -294,19 +297,27 @@ impl Store {
         };
         status.trouble.clone().or_else(|| self.trouble.lock().clone()).or_else(full)
     }
+}
 
+impl AtWork {
     /// Takes nothing more; waits up to `patience` until Kafka has what is in the log, unless Kafka is away; what it does not
     /// have stays there for the next run. Answers how many readings those are.
-    pub fn finish(&self, work: AtWork, patience: Duration) -> u64 {
-        self.wal.close();
+    pub fn finish(self, cluster: &Cluster, patience: Duration) -> u64 {
+        let AtWork { store, committing, draining } = self;
+        store.wal.close();
         // It ends by itself, and panicked only if that thread has already told.
-        add(&self.counters.lost, work.committing.join().unwrap_or(0));
-        self.finishing.store(true, Ordering::Release);
-        let end = std::time::Instant::now() + patience;
-        while !work.draining.is_finished() && std::time::Instant::now() < end {
+        add(&store.counters.lost, committing.join().unwrap_or(0));
+        store.finishing.store(true, Ordering::Release);
+        let started = Instant::now();
+        while !draining.is_finished() {
+            // It may be in the middle of asking a Kafka that is away; what it has noted by now will do.
+            let patience = if cluster.health() == Health::Up { patience } else { patience.min(AWAY) };
+            if started.elapsed() >= patience {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let waiting = self.waiting();
+        let waiting = store.waiting();
         if waiting > 0 {
             tracing::warn!("{waiting} readings stay in the log and go to Kafka with the next run");
         }
