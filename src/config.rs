@@ -29,6 +29,10 @@ sections! {
     Config {
         /// Where devices connect, and which brokers to connect to.
         mqtt: Mqtt = Mqtt::default(),
+        /// When a device is told that its message is kept.
+        ingest: Ingest = Ingest::default(),
+        /// The write-ahead log, which keeps messages on the disk until Kafka has them.
+        wal: Wal = Wal::default(),
         /// The log that readings are written to and read from.
         kafka: Kafka = Kafka::default(),
         /// Which MQTT topics carry readings, and how they are written. Without any `[[source]]`, the one shown here applies.
@@ -116,6 +120,24 @@ sections! {
         certificate: Option<PathBuf> = None,
         /// PEM file with our certificate's private key.
         key: Option<PathBuf> = None,
+    }
+
+    /// `[ingest]`: when a device is told that its message is kept.
+    Ingest {
+        /// A message is acknowledged `disk`: once it is on the disk, in the write-ahead log; `kafka`: once Kafka has it; `memory`: at once, and
+        /// it is lost if the process ends before Kafka has it. Not set: `disk`, or `kafka` with the embedded Kafka, which is in memory itself.
+        ack: Option<Ack> = None,
+    }
+
+    /// `[wal]`: the write-ahead log, which keeps messages on the disk until Kafka has them. Used with `ingest.ack = "disk"`.
+    Wal {
+        /// Its directory, which one process has to itself. Not set: `wal` in the state directory.
+        directory: Option<PathBuf> = None,
+        /// Most bytes it takes up. Once it is full, devices wait until Kafka takes from it.
+        max_bytes: usize = 4 * 1024 * 1024 * 1024,
+        /// Seconds a message may wait in it for Kafka. Once one has waited longer, devices wait until Kafka takes it: what was acknowledged is
+        /// never dropped. Not set: as long as there is room.
+        max_age: Option<f64> = None,
     }
 
     /// `[kafka]`: the log that readings are written to and read from.
@@ -240,6 +262,16 @@ keys::choices! {
         Csv = "csv",
     }
 
+    /// When a device is told that its message is kept.
+    Ack {
+        /// Once it is on the disk.
+        Disk = "disk",
+        /// Once Kafka has it.
+        Kafka = "kafka",
+        /// At once.
+        Memory = "memory",
+    }
+
     /// Which scores are written to Kafka.
     Scores {
         /// Only breaches.
@@ -276,6 +308,15 @@ impl Mqtt {
     /// Whether the embedded broker lets in who names no user: as configured, else only if nobody else could come.
     pub fn lets_anyone_in(&self) -> bool {
         self.anonymous.unwrap_or(self.users_file.is_none() && self.is_loopback())
+    }
+}
+
+impl Config {
+    /// When devices are told that their messages are kept: as configured, else once they are on the disk. But where Kafka is
+    /// in memory, the disk could not keep what it promises: the message leaves it as soon as Kafka has it.
+    pub fn ack(&self) -> Ack {
+        let usual = if self.kafka.bootstrap.is_empty() { Ack::Kafka } else { Ack::Disk };
+        self.ingest.ack.unwrap_or(usual)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | 1 | [`model`] | ONNX: manifest, session, training |
 //! | 1 | [`mqtt`] | devices: the gate, the router behind it, external brokers |
 //! | 1 | [`kafka`] | the log: embedded or remote |
+//! | 1 | [`wal`] | the write-ahead log: on the disk before anybody is told so |
 //! | 1 | [`simulate`] | a believable fleet, its faults and labels |
 //! | 0 | [`telemetry`] | what a reading is: schema, batches, codecs |
 //!
@@ -35,3 +36,4 @@ pub mod mqtt;
 pub mod simulate;
 pub mod telemetry;
 pub mod text;
+pub mod wal;

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::{Config, Inputs, Loaded};
+use crate::config::{Ack, Config, Inputs, Loaded};
 use crate::console::{self, colour::Depth, terminal};
+use crate::engine::now_ms;
 use crate::failure::Failure;
 use crate::kafka::{Cluster, Health};
 use crate::model::Model;
 use crate::text::harmless;
+use crate::wal::{self, Look};
 
 use super::run::Settings;
 
@@ -108,6 +110,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Ok(loaded) => {
             tell(configuration(&inputs, &loaded))?;
             tell(places(&loaded))?;
+            tell(log(&loaded))?;
             tell(mqtt::listeners(&loaded.config))?;
             tell(mqtt::brokers(&loaded.config))?;
             tell(kafka(&loaded.config))?;
@@ -160,6 +163,75 @@ fn places(loaded: &Loaded) -> Vec<Check> {
         },
     };
     vec![state, log]
+}
+
+/// The write-ahead log.
+fn log(loaded: &Loaded) -> Vec<Check> {
+    const NAME: &str = "acknowledged";
+    match loaded.config.ack() {
+        Ack::Disk => {}
+        Ack::Kafka if loaded.config.kafka.bootstrap.is_empty() => {
+            return vec![Check::ok(
+                NAME,
+                "once in the embedded Kafka, which is in memory; --kafka HOST:PORT for one that lasts",
+            )];
+        }
+        Ack::Kafka => return vec![Check::ok(NAME, "once in Kafka: while it is away, devices wait")],
+        Ack::Memory => {
+            return vec![Check::warn(
+                NAME,
+                "at once: what Kafka does not have yet is lost if the process ends; --ack disk keeps it",
+            )];
+        }
+    }
+    let directory = match loaded.log_directory() {
+        Ok(directory) => directory,
+        Err(error) => return vec![Check::fail(NAME, error.to_string())],
+    };
+    let place = directory.display();
+    let way_out = "make it writable, or name another with wal.directory";
+    let (found, sync) = match wal::look(&directory).and_then(|found| Ok((found, wal::sync_time(&directory)?))) {
+        Ok(found) => found,
+        Err(error) => return vec![Check::fail(NAME, format!("the log's directory {place}: {error}; {way_out}"))],
+    };
+    let most = Bytes(loaded.config.wal.max_bytes as u64);
+    let sync = format!("a sync takes {:.1} ms", sync.as_secs_f64() * 1e3);
+    let Some(Look { bytes, waiting, oldest, in_use }) = found else {
+        return vec![Check::ok(NAME, format!("once on the disk: no log yet in {place} (at most {most}); {sync}"))];
+    };
+    let age = oldest.filter(|_| waiting > 0).map(|oldest| {
+        let age = Duration::from_millis(now_ms().saturating_sub(oldest).max(0) as u64);
+        format!(", the oldest for {}", humantime::format_duration(Duration::from_secs(age.as_secs())))
+    });
+    let held = format!(
+        "once on the disk: {place} holds {} of {most}, {waiting} readings wait for Kafka{}; {sync}",
+        Bytes(bytes),
+        age.unwrap_or_default()
+    );
+    let full = bytes + most.0 / 100 >= most.0;
+    vec![match (in_use, full) {
+        (true, _) => Check::warn(
+            NAME,
+            format!(
+                "{held}; another process has it: stop that one, or give this one a directory of its own with --state"
+            ),
+        ),
+        (false, true) => Check::warn(NAME, format!("{held}; it is full: nothing is taken until Kafka takes from it")),
+        (false, false) => Check::ok(NAME, held),
+    }]
+}
+
+/// Bytes, for people.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes if bytes < 1 << 20 => write!(f, "{} KiB", bytes.div_ceil(1 << 10)),
+            bytes if bytes < 1 << 30 => write!(f, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+            bytes => write!(f, "{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        }
+    }
 }
 
 /// Whether files can be made in `directory`, or in what there is of the path to it. Leaves nothing behind.

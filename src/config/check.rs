@@ -21,10 +21,18 @@ pub fn check(loaded: &Loaded) -> Result<(), ConfigError> {
 
 fn verdicts(config: &Config) -> Vec<(String, Verdict)> {
     let mut verdicts: Vec<(String, Verdict)> = Vec::new();
-    let Config { mqtt, kafka, source, model, simulate, console, limits, state, log } = config;
+    let Config { mqtt, ingest: _, wal, kafka, source, model, simulate, console, limits, state, log } = config;
 
     verdicts.extend(self::mqtt::verdicts(mqtt));
     let mut say = |key: &str, verdict: Verdict| verdicts.push((key.to_owned(), verdict));
+
+    if let Some(path) = &wal.directory {
+        say("wal.directory", not_empty(&path.to_string_lossy(), "name a directory, or leave the key out"));
+    }
+    say("wal.max_bytes", log_bytes(wal.max_bytes, limits.reading_bytes));
+    if let Some(age) = wal.max_age {
+        say("wal.max_age", above_zero(age).and_then(|()| at_most(age, 1e9)));
+    }
 
     say("kafka.bootstrap", bootstrap(&kafka.bootstrap));
     say("kafka.group", not_empty(&kafka.group, "name a consumer group, such as \"dashlight\""));
@@ -118,6 +126,16 @@ fn bootstrap(text: &str) -> Verdict {
         })?;
     }
     Ok(())
+}
+
+/// It takes some segments to remove one.
+fn log_bytes(bytes: usize, reading: usize) -> Verdict {
+    const LEAST: usize = 16 * 1024 * 1024;
+    let least = LEAST.max(reading.saturating_mul(4));
+    if bytes >= least {
+        return Ok(());
+    }
+    Err(format!("is {bytes}, and must be at least {least} (16 MiB, and four times limits.reading_bytes)"))
 }
 
 fn kafka_topic(name: &str) -> Verdict {

@@ -239,6 +239,11 @@ impl Loaded {
         }
     }
 
+    /// The write-ahead log's directory: configured, else below the state directory.
+    pub fn log_directory(&self) -> Result<PathBuf, ConfigError> {
+        self.config.wal.directory.clone().map_or_else(|| Ok(self.state_directory()?.join("wal")), Ok)
+    }
+
     /// The directory for what must survive a restart: configured, else the user's.
     pub fn state_directory(&self) -> Result<PathBuf, ConfigError> {
         self.config.state.clone().or_else(|| self.state.clone()).ok_or(ConfigError::NoState)

@@ -85,6 +85,7 @@ fn placeholder(kind: Kind) -> String {
         Kind::Number => "1.0".into(),
         Kind::Switch => "false".into(),
         Kind::Texts => "[]".into(),
+        Kind::Choice(words) => format!("{:?}", words.first().copied().unwrap_or_default()),
         _ => "\"\"".into(),
     }
 }

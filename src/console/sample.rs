@@ -334,6 +334,8 @@ impl Sample {
                 ..Counts::default()
             },
             rates: [rate as f32, rate as f32, rate as f32, rate as f32, rate as f32 / 90.0],
+            ack: "kafka".into(),
+            log: None,
             received_series: (0..60).map(|n| rate as f32 * (0.96 + 0.04 * noise(n, step / 5))).collect(),
             lag: Some(in_flight),
             latency_ms: Some((38.0, 91.0)),

@@ -38,6 +38,7 @@ counters!(
     produced,
     unmapped,
     received,
+    recovered,
 );
 
 /// Adds to a counter.

@@ -1,5 +1,5 @@
-//! The door into the log: MQTT messages that some source takes go to Kafka; a device's acknowledgement waits for the delivery
-//! report.
+//! The door: MQTT messages that some source takes go on to Kafka, by way of the write-ahead log or not; a device's
+//! acknowledgement waits as long as `ingest.ack` says.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::counts::{Counters, add};
 use super::records::{DeadLetter, json};
+use super::store::{Entry, Kind, Store};
 use super::worker::Orders;
-use crate::config::Source;
+use crate::config::{self, Source};
 use crate::kafka::{MQTT_TOPIC, Outgoing, Producer, RECEIVED_MS, SendError};
 use crate::mqtt::{Intake, Message, Receipt, topic};
 use crate::telemetry::codec::{Car, Codec};
@@ -22,6 +23,13 @@ pub enum Token {
     Reading(Receipt),
     /// A message refused at the door; its device may be waiting.
     Refused(Receipt),
+    /// A message from the write-ahead log.
+    Stored {
+        /// Its number there.
+        seq: u64,
+        /// What it is written as.
+        kind: Kind,
+    },
     /// A dead letter of something already in the log.
     DeadLetter,
     /// A verdict: score, breach, episode or mark.
@@ -36,8 +44,30 @@ pub struct Route {
     pub codec: Arc<Codec>,
 }
 
+/// What a message must have reached before its device is told that it is kept.
+pub enum Ack {
+    /// The write-ahead log, synced.
+    Disk(Arc<Store>),
+    /// Kafka, by its delivery report.
+    Kafka,
+    /// Our memory.
+    Memory,
+}
+
+impl Ack {
+    /// As configured; `store` is there if it takes one.
+    pub fn of(ack: config::Ack, store: Option<&Arc<Store>>) -> Self {
+        match (ack, store) {
+            (config::Ack::Disk, Some(store)) => Ack::Disk(store.clone()),
+            (config::Ack::Memory, _) => Ack::Memory,
+            (config::Ack::Disk | config::Ack::Kafka, _) => Ack::Kafka,
+        }
+    }
+}
+
 /// The [`Intake`] of every gate and bridge.
 pub struct Door {
+    ack: Ack,
     routes: Vec<Route>,
     producer: Arc<Producer<Token>>,
     counters: Arc<Counters>,
@@ -49,6 +79,7 @@ pub struct Door {
 impl Door {
     /// A door for these sources. Readings over `reading_bytes` are dead-lettered to the topic `dead_letters`.
     pub fn new(
+        ack: Ack,
         routes: Vec<Route>,
         producer: Arc<Producer<Token>>,
         counters: Arc<Counters>,
@@ -56,7 +87,7 @@ impl Door {
         dead_letters: String,
         orders: Arc<Orders>,
     ) -> Self {
-        Door { routes, producer, counters, reading_bytes, dead_letters, orders }
+        Door { ack, routes, producer, counters, reading_bytes, dead_letters, orders }
     }
 
     fn route(&self, topic: &str) -> Option<&Route> {
@@ -65,20 +96,45 @@ impl Door {
 
     fn refuse(&self, message: Message, receipt: Receipt, reason: &str) -> Result<(), (Message, Receipt)> {
         let letter = json(&DeadLetter::new(reason, message.received_ms, &message.topic, None, &message.payload));
-        let key = Some(last_level(&message.topic));
-        let out = Outgoing { topic: &self.dead_letters, key, payload: &letter, headers: &[] };
-        match self.producer.try_send(out, Token::Refused(receipt)) {
-            Ok(()) => {
-                add(&self.counters.received, 1);
-                Ok(())
-            }
-            Err((token, SendError::Full)) => Err((message, token.into_receipt())),
-            Err((token, error)) => {
+        let key = last_level(&message.topic);
+        if let Ack::Disk(store) = &self.ack {
+            let (kind, topic) = (Kind::DeadLetter, self.dead_letters.as_str());
+            let entry =
+                Entry { kind, topic, mqtt_topic: &message.topic, key, payload: &letter, sender: sender_of(&message) };
+            let kept = store.keep(&entry, &message, receipt);
+            return kept.map_err(|receipt| (message, receipt));
+        }
+        let out = Outgoing { topic: &self.dead_letters, key: Some(key), payload: &letter, headers: &[] };
+        match self.send(out, Token::Refused, receipt) {
+            Ok(()) => Ok(()),
+            Err((receipt, SendError::Full)) => Err((message, receipt)),
+            Err((receipt, error)) => {
                 tracing::error!("a message is lost, Kafka does not even take its dead letter: {error}");
                 add(&self.counters.received, 1);
-                token.failed(&self.counters);
+                Token::Refused(receipt).failed(&self.counters);
                 Ok(())
             }
+        }
+    }
+
+    /// Sends without the write-ahead log.
+    fn send(
+        &self,
+        out: Outgoing<'_>,
+        token: fn(Receipt) -> Token,
+        receipt: Receipt,
+    ) -> Result<(), (Receipt, SendError)> {
+        let (waits, at_once) = match self.ack {
+            Ack::Memory => (Receipt::none(), Some(receipt)),
+            Ack::Kafka | Ack::Disk(_) => (receipt, None),
+        };
+        match self.producer.try_send(out, token(waits)) {
+            Ok(()) => {
+                add(&self.counters.received, 1);
+                at_once.into_iter().for_each(Receipt::kept);
+                Ok(())
+            }
+            Err((token, error)) => Err((at_once.unwrap_or_else(|| token.into_receipt()), error)),
         }
     }
 }
@@ -99,7 +155,7 @@ impl Token {
     fn into_receipt(self) -> Receipt {
         match self {
             Token::Reading(receipt) | Token::Refused(receipt) => receipt,
-            Token::DeadLetter | Token::Verdict => Receipt::none(),
+            Token::Stored { .. } | Token::DeadLetter | Token::Verdict => Receipt::none(),
         }
     }
 
@@ -114,7 +170,8 @@ impl Token {
                 add(&counters.refused, 1);
                 receipt.kept();
             }
-            Token::DeadLetter => {}
+            // The store hears of its own.
+            Token::Stored { .. } | Token::DeadLetter => {}
             Token::Verdict => add(&counters.published, 1),
         }
     }
@@ -126,9 +183,14 @@ impl Token {
                 add(&counters.lost, 1);
                 drop(receipt);
             }
-            Token::DeadLetter | Token::Verdict => {}
+            Token::Stored { .. } | Token::DeadLetter | Token::Verdict => {}
         }
     }
+}
+
+/// Who sent a message of QoS 2, and under which packet id.
+fn sender_of(message: &Message) -> Option<(&str, u16)> {
+    message.once.as_ref().map(|once| (&*once.client, once.id))
 }
 
 /// The part of a topic after its last `/`: the car, by default.
@@ -153,32 +215,53 @@ impl Intake for Door {
             return self.refuse(message, receipt, &reason);
         }
         let named = route.named_car(&message.payload);
-        let key = Some(named.as_deref().map_or_else(|| last_level(&message.topic), str::as_bytes));
+        let key = named.as_deref().map_or_else(|| last_level(&message.topic), str::as_bytes);
+        if let Ack::Disk(store) = &self.ack {
+            let (kind, topic) = (Kind::Reading, route.source.topic.as_str());
+            let entry = Entry {
+                kind,
+                topic,
+                mqtt_topic: &message.topic,
+                key,
+                payload: &message.payload,
+                sender: sender_of(&message),
+            };
+            let kept = store.keep(&entry, &message, receipt);
+            drop(named);
+            return kept.map_err(|receipt| (message, receipt));
+        }
         let mut received = itoa::Buffer::new();
         let headers: [(&str, &[u8]); 2] =
             [(MQTT_TOPIC, &message.topic), (RECEIVED_MS, received.format(message.received_ms).as_bytes())];
-        let out = Outgoing { topic: &route.source.topic, key, payload: &message.payload, headers: &headers };
-        match self.producer.try_send(out, Token::Reading(receipt)) {
-            Ok(()) => {
-                add(&self.counters.received, 1);
-                Ok(())
-            }
-            Err((token, SendError::Full)) => Err((message, token.into_receipt())),
-            Err((token, SendError::Stopped(why))) => {
+        let out = Outgoing { topic: &route.source.topic, key: Some(key), payload: &message.payload, headers: &headers };
+        match self.send(out, Token::Reading, receipt) {
+            Ok(()) => Ok(()),
+            Err((receipt, SendError::Full)) => Err((message, receipt)),
+            Err((receipt, SendError::Stopped(why))) => {
                 // Nothing will ever be accepted again: better to end, and be started anew, than to look alive.
                 if !self.orders.ended.swap(true, Relaxed) {
                     tracing::error!("the producer has stopped: {why}");
                 }
-                Err((message, token.into_receipt()))
+                Err((message, receipt))
             }
-            Err((token, error)) => {
+            Err((receipt, error)) => {
                 let reason = format!("Kafka does not take it: {error}");
-                self.refuse(message, token.into_receipt(), &reason)
+                self.refuse(message, receipt, &reason)
             }
         }
     }
 
+    fn release(&self, client: &Arc<str>, id: u16, receipt: Receipt) {
+        match &self.ack {
+            Ack::Disk(store) => store.release(client, id, receipt),
+            Ack::Kafka | Ack::Memory => receipt.kept(),
+        }
+    }
+
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.producer.room())
+        match &self.ack {
+            Ack::Disk(store) => Box::pin(store.room()),
+            Ack::Kafka | Ack::Memory => Box::pin(self.producer.room()),
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! | a part of the fleet, its model and consumer | one [`worker`], a thread | questions between batches ([`ask`]) |
 //! | the order in which a console sees the fleet | its [`viewer`], a task | the snapshots it sends |
 //! | producer, counters | shared, lock-free | |
+//! | what is on its way to Kafka by the disk | [`store`], two threads | `keep`, and delivery reports |
 //! | gate, bridges, simulated fleet | [`path`] | their own handles |
 
 mod ask;
@@ -23,6 +24,7 @@ mod path;
 pub mod present;
 mod process;
 pub mod records;
+mod store;
 pub mod view;
 mod viewer;
 mod worker;
@@ -42,12 +44,14 @@ use crate::model::{Model, ModelError, OutputKind};
 use crate::mqtt::bridge::Bridge;
 use crate::mqtt::{Intake, MqttError};
 use crate::telemetry::codec::{Codec, CodecError};
+use crate::wal::WalError;
 use ask::Asker;
 use counts::Counters;
 use door::{Door, Route, Token};
 use lane::{Judge, Lane};
 use path::Path;
 use records::{Summary, json};
+use store::{AtWork, Outlet, Store};
 use viewer::Viewer;
 use worker::{Events, Orders, Parts, Worker};
 
@@ -79,6 +83,9 @@ pub enum EngineError {
     /// Kafka cannot be used as configured.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    /// The write-ahead log cannot be used.
+    #[error(transparent)]
+    Log(#[from] WalError),
     /// The gate cannot listen, or a broker's address is none.
     #[error(transparent)]
     Mqtt(#[from] MqttError),
@@ -109,6 +116,8 @@ pub struct Engine {
     orders: Arc<Orders>,
     producer: Arc<Producer<Token>>,
     counters: Arc<Counters>,
+    /// With `ingest.ack = "disk"`, what keeps messages and hands them on.
+    log: Option<AtWork>,
     stale_after: i64,
     events_dropped: Arc<AtomicU64>,
     started: Instant,
@@ -129,15 +138,19 @@ impl Engine {
             .map_err(EngineError::Threads)?;
         let counters = Arc::new(Counters::default());
         let cluster = Arc::new(Cluster::open(&config.kafka)?);
+        let (store, hands) = Store::configured(config, &counters)?.unzip();
         let outstanding = Arc::new(AtomicU64::new(0));
         let producer = {
-            let (counters, outstanding) = (counters.clone(), outstanding.clone());
-            Producer::open(&cluster, move |token: Token, result| {
+            let (counters, outstanding, store) = (counters.clone(), outstanding.clone(), store.clone());
+            Producer::open_telling(&cluster, move |token: Token, result| {
+                if let (Token::Stored { seq, kind }, Some(store)) = (&token, &store) {
+                    return store.settled(*seq, *kind, result);
+                }
                 if matches!(token, Token::DeadLetter | Token::Verdict) {
                     outstanding.fetch_sub(1, Relaxed);
                 }
                 match result {
-                    Ok(()) => token.delivered(&counters),
+                    Ok(_) => token.delivered(&counters),
                     Err(error) => {
                         tracing::error!("Kafka does not take a record: {error}");
                         token.failed(&counters);
@@ -214,7 +227,19 @@ impl Engine {
             .spawn(move || worker.run(&asks))
             .map_err(EngineError::Threads)?;
 
+        let outlet = |dead_letters: &str| Outlet {
+            cluster: cluster.clone(),
+            producer: producer.clone(),
+            topics: topics.iter().copied().chain([dead_letters]).map(str::to_owned).collect(),
+            orders: orders.clone(),
+            runtime: runtime.handle().clone(),
+        };
+        let log = match store.clone().zip(hands) {
+            Some((store, hands)) => Some(store.start(hands, outlet(&config.kafka.topics.dead_letters))?),
+            None => None,
+        };
         let intake: Arc<dyn Intake> = Arc::new(Door::new(
+            door::Ack::of(config.ack(), store.as_ref()),
             routes,
             producer.clone(),
             counters.clone(),
@@ -243,6 +268,8 @@ impl Engine {
             started: now_ms(),
             schemas: models.iter().map(|(_, _, schema)| Arc::new(schema.sensors().to_vec())).collect(),
             counters: counters.clone(),
+            ack: config.ack(),
+            store,
             cluster,
             gate: gate.map(|(gate, _)| gate),
             bridges,
@@ -256,6 +283,7 @@ impl Engine {
             orders,
             producer,
             counters,
+            log,
             stale_after: (config.limits.stale_after * 1000.0) as i64,
             events_dropped,
             started,
@@ -299,7 +327,8 @@ impl Engine {
 
     /// Stops taking messages, waits until what was taken is judged and written, and says what went where.
     pub fn stop(self) -> Result<Summary, EngineError> {
-        let Engine { runtime, path, asker, worker, orders, producer, counters, events_dropped, started, .. } = self;
+        let Engine { runtime, path, asker, worker, orders, producer, counters, log, events_dropped, started, .. } =
+            self;
         let live = path.live.write().take();
         runtime.block_on(async {
             if let Some(live) = live
@@ -316,7 +345,10 @@ impl Engine {
                 tracing::warn!("some devices' messages were still in flight at the end; they were not acknowledged");
             }
         });
-        producer.flush(PATIENCE);
+        let in_log = log.map_or(0, |log| log.finish(&path.cluster, PATIENCE));
+        // What Kafka, being away, does not take now is in the log.
+        producer.flush(if in_log > 0 { Duration::ZERO } else { PATIENCE });
+        orders.cut_off.store(in_log > 0, Relaxed);
         orders.drain.store(true, Relaxed);
         drop(asker);
         let worker = worker.join().map_err(|_| {
@@ -337,6 +369,7 @@ impl Engine {
             latency_p50_ms: latency.map(|(p50, _)| p50),
             latency_p99_ms: latency.map(|(_, p99)| p99),
             peak_memory_mib: process::peak_resident_mib(),
+            in_log,
             events_dropped: events_dropped.load(Relaxed),
         })
     }

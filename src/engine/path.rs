@@ -6,7 +6,9 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::counts::Counters;
+use super::store::Store;
 use super::view::{Millis, SchemaView, Warning};
+use crate::config::Ack;
 use crate::kafka::{Cluster, Health};
 use crate::mqtt::bridge::{Bridge, BridgeStatus};
 use crate::mqtt::gate;
@@ -16,6 +18,10 @@ use crate::simulate::{faults, live};
 pub struct Path {
     /// The counts.
     pub counters: Arc<Counters>,
+    /// What a message must have reached before it is acknowledged.
+    pub ack: Ack,
+    /// With `disk`, what is between the door and Kafka.
+    pub store: Option<Arc<Store>>,
     /// Where readings come from, in words.
     pub source: String,
     /// Kafka's address, in words.
@@ -66,8 +72,13 @@ impl Path {
 
     /// The word for what is not up.
     pub fn trouble(&self) -> Option<String> {
+        let stored = self.store.as_ref().and_then(|store| store.trouble());
         if let Health::Away { since, reason } = self.cluster.health() {
-            return Some(format!("Kafka away for {}: {reason}", words(since.elapsed())));
+            let away = format!("Kafka away for {}: {reason}", words(since.elapsed()));
+            return Some(stored.map_or(away.clone(), |stored| format!("{stored}; {away}")));
+        }
+        if stored.is_some() {
+            return stored;
         }
         if let Some(trouble) = self.live.read().as_ref().and_then(live::Live::trouble) {
             return Some(format!("simulated fleet: {trouble}"));

@@ -184,6 +184,8 @@ pub struct Summary {
     pub latency_p99_ms: Option<f32>,
     /// The most memory the process had resident, MiB, if the system tells.
     pub peak_memory_mib: Option<u64>,
+    /// Readings in the write-ahead log that Kafka does not have; they go there with the next run.
+    pub in_log: u64,
     /// Events that could not be written because nobody read stdout.
     pub events_dropped: u64,
 }

@@ -279,13 +279,15 @@ pub struct Episode {
     pub schema: usize,
 }
 
-/// What went where since the start. `received = produced + refused + lost + in flight to Kafka`,
+/// What went where since the start. `received + recovered = produced + refused + lost + in flight to Kafka (in the log)`,
 /// `consumed = scored + undecodable + duplicates`, and on a topic of our own `produced = consumed + in flight from Kafka`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Readings the gate (or an external broker's client) took.
     pub received: u64,
-    /// Of these, in Kafka by its delivery report.
+    /// Readings of earlier runs found in the write-ahead log at the start.
+    pub recovered: u64,
+    /// Of received and recovered, in Kafka by its delivery report (or, of the recovered, since before the start).
     pub produced: u64,
     /// Refused at the door (too large for Kafka), dead-lettered with the reason.
     pub refused: u64,
@@ -309,6 +311,21 @@ pub struct Counts {
     pub unmapped: u64,
 }
 
+/// The write-ahead log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Bytes it takes up.
+    pub bytes: u64,
+    /// Bytes it may take up.
+    pub max_bytes: u64,
+    /// Readings in it that Kafka does not have.
+    pub waiting: u64,
+    /// When the oldest of them was received.
+    pub oldest: Option<Millis>,
+    /// How long syncing takes of late, milliseconds.
+    pub sync_ms: f32,
+}
+
 /// The state of one stretch of the path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PipelineView {
@@ -318,6 +335,10 @@ pub struct PipelineView {
     pub rates: [f32; 5],
     /// Received per second of late, oldest first, one point a second.
     pub received_series: Vec<f32>,
+    /// What a message must have reached before it is acknowledged: `disk`, `kafka` or `memory`.
+    pub ack: String,
+    /// The write-ahead log, with `disk`.
+    pub log: Option<LogView>,
     /// Kafka consumer lag in records, if known.
     pub lag: Option<u64>,
     /// Publish → screen, milliseconds: p50 and p99 over the last minute.

@@ -209,6 +209,8 @@ impl State {
             counts,
             rates: self.rates.per_second(),
             received_series: self.rates.series(),
+            ack: path.ack.word().to_owned(),
+            log: path.store.as_ref().map(|store| store.view()),
             lag: vitals.lag,
             latency_ms: self.latency.p50_p99(),
             mqtt: path.mqtt_lines(),

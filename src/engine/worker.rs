@@ -36,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub struct Orders {
     /// Judge what is in flight, then end.
     pub drain: AtomicBool,
+    /// Kafka is away: nothing more comes from it, and nothing can be written to it.
+    pub cut_off: AtomicBool,
     /// Whether a console looks on (and takes the delays of readings); else the worker keeps them itself.
     pub watched: AtomicBool,
     /// The path is broken or has ended: said by the worker when it ends, in order or not, and by the door when Kafka's producer
@@ -180,7 +182,7 @@ impl Worker {
             self.store_offsets();
             if self.orders.drain.load(Relaxed) {
                 let since = *draining.get_or_insert_with(Instant::now);
-                if self.is_drained() || since.elapsed() > DRAIN {
+                if self.is_drained() || since.elapsed() > self.patience() {
                     break;
                 }
             }
@@ -341,6 +343,10 @@ impl Worker {
         }
     }
 
+    fn patience(&self) -> Duration {
+        if self.orders.cut_off.load(Relaxed) { Duration::ZERO } else { DRAIN }
+    }
+
     fn is_drained(&self) -> bool {
         let counts = self.counters.read();
         let caught_up =
@@ -349,7 +355,7 @@ impl Worker {
     }
 
     fn finish(&mut self) {
-        let deadline = Instant::now() + DRAIN;
+        let deadline = Instant::now() + self.patience();
         while !self.state.outbox.is_empty() && Instant::now() < deadline {
             self.send_outbox();
             self.producer.flush(Duration::from_millis(100));

@@ -320,17 +320,11 @@ fn slot_of<'s>(
 
 fn record<'a>(message: &'a BorrowedMessage<'a>) -> Record<'a> {
     let (mut mqtt_topic, mut received) = (None, None);
-    if let Some(headers) = message.headers() {
-        for n in 0..headers.count() {
-            // The binding panics at a header whose name is not UTF-8, and any producer can write one.
-            let Ok(Some(header)) = catch_unwind(AssertUnwindSafe(|| headers.try_get(n))) else { continue };
-            match header.key {
-                MQTT_TOPIC => mqtt_topic = header.value,
-                RECEIVED_MS => received = header.value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()),
-                _ => {}
-            }
-        }
-    }
+    each_header(message, |key, value| match key {
+        MQTT_TOPIC => mqtt_topic = value,
+        RECEIVED_MS => received = value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()),
+        _ => {}
+    });
     Record {
         topic: message.topic(),
         partition: message.partition(),
@@ -340,6 +334,27 @@ fn record<'a>(message: &'a BorrowedMessage<'a>) -> Record<'a> {
         mqtt_topic,
         received_ms: received.or_else(|| message.timestamp().to_millis()).unwrap_or(0),
     }
+}
+
+fn each_header<'a>(message: &'a BorrowedMessage<'a>, mut each: impl FnMut(&'a str, Option<&'a [u8]>)) {
+    let Some(headers) = message.headers() else { return };
+    for n in 0..headers.count() {
+        // The binding panics at a header whose name is not UTF-8, and any producer can write one.
+        if let Ok(Some(header)) = catch_unwind(AssertUnwindSafe(|| headers.try_get(n))) {
+            each(header.key, header.value);
+        }
+    }
+}
+
+/// The value of the header of that name, if the message has one.
+pub(super) fn header<'a>(message: &'a BorrowedMessage<'a>, name: &str) -> Option<&'a [u8]> {
+    let mut found = None;
+    each_header(message, |key, value| {
+        if key == name {
+            found = value;
+        }
+    });
+    found
 }
 
 impl ClientContext for Hearing {

@@ -26,6 +26,7 @@ mod health;
 mod partition;
 mod producer;
 mod settings;
+mod tail;
 
 pub use cluster::Cluster;
 pub use consumer::{Consumer, Polled, Record, Share};
@@ -33,11 +34,14 @@ pub use error::{DeliveryError, KafkaError, SendError};
 pub use health::Health;
 pub use partition::partition_of;
 pub use producer::{Outgoing, Producer};
+pub use tail::{Tail, Written};
 
 /// Header with the MQTT topic a reading came on, as bytes.
 pub const MQTT_TOPIC: &str = "mqtt-topic";
 /// Header with the time a reading was received, milliseconds since the Unix epoch, in decimal digits.
 pub const RECEIVED_MS: &str = "received-ms";
+/// Header with the identity of a record that went through a write-ahead log: the log's id, `-`, and its number there.
+pub const LOGGED: &str = "dashlight-log";
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ use super::credit::{Credit, Topics, weight};
 use super::error::{DeliveryError, KafkaError, SendError};
 use super::health::Place;
 use super::settings::Settings;
+use super::tail::Written;
 
 /// A record to be written.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +71,7 @@ struct Travelling<T> {
     credit: Option<(Arc<[Credit]>, i32)>,
 }
 
-type OnDelivery<T> = Box<dyn Fn(T, Result<(), DeliveryError>) + Send + Sync>;
+type OnDelivery<T> = Box<dyn Fn(T, Result<Written, DeliveryError>) + Send + Sync>;
 
 /// Hears from librdkafka.
 struct Reports<T> {
@@ -89,6 +90,14 @@ impl<T: Send + 'static> Producer<T> {
     pub fn open(
         cluster: &Cluster,
         on_delivery: impl Fn(T, Result<(), DeliveryError>) + Send + Sync + 'static,
+    ) -> Result<Self, KafkaError> {
+        Self::open_telling(cluster, move |token, fate| on_delivery(token, fate.map(drop)))
+    }
+
+    /// The same, and tells where each record stands.
+    pub fn open_telling(
+        cluster: &Cluster,
+        on_delivery: impl Fn(T, Result<Written, DeliveryError>) + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
         let config = cluster.settings().producer();
         let number = |key| Settings::number(&config, key);
@@ -303,7 +312,7 @@ impl<T: Send + 'static> ProducerContext for Reports<T> {
                     Some(credit) => credit.give_back(travelling.bytes, &self.topics.room),
                     None => {}
                 }
-                Ok(())
+                Ok(Written { partition: record.partition(), offset: record.offset() })
             }
             Err((error, _)) => {
                 travelling.give_back(&self.topics);

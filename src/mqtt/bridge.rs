@@ -250,7 +250,7 @@ impl Desk {
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let received_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        self.held.push_back((Message { topic, payload, received_ms }, receipt));
+        self.held.push_back((Message { topic, payload, received_ms, once: None }, receipt));
         self.offer();
     }
 

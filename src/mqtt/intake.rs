@@ -13,6 +13,19 @@ pub struct Message {
     pub payload: Bytes,
     /// When it was received, milliseconds since the Unix epoch.
     pub received_ms: i64,
+    /// Of a message of QoS 2, by what it is known again.
+    pub once: Option<Once>,
+}
+
+/// By what a message of QoS 2 is known again, until its sender releases it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// The sender's client id.
+    pub client: Arc<str>,
+    /// The packet id.
+    pub id: u16,
+    /// Whether the sender says that it has sent it before. Without that, the id may stand for another message.
+    pub again: bool,
 }
 
 /// Takes messages and sees to it that they are kept.
@@ -22,6 +35,12 @@ pub trait Intake: Send + Sync + 'static {
     // The error is the message itself, handed back, not a description of a failure.
     #[allow(clippy::result_large_err)]
     fn offer(&self, message: Message, receipt: Receipt) -> Result<(), (Message, Receipt)>;
+
+    /// The sender has released a message of QoS 2 ([`Message::once`]): the id may stand for another one from when the receipt is
+    /// kept. Never blocks.
+    fn release(&self, _client: &Arc<str>, _id: u16, receipt: Receipt) {
+        receipt.kept();
+    }
 
     /// Resolves when there may be room again after an offer was handed back.
     fn room(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;

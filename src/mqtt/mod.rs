@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use bridge::{Bridge, BridgeOptions};
 pub use gate::{Gate, GateCounts, GateOptions};
-pub use intake::{Fate, Intake, Message, Receipt};
+pub use intake::{Fate, Intake, Message, Once, Receipt};
 
 /// Why devices cannot be reached.
 #[derive(Debug, thiserror::Error)]

@@ -41,7 +41,8 @@ fn help_and_version_go_to_stdout_with_exit_0() {
     let cli = Cli::new();
     let help = cli.run("--help");
     assert_eq!(help.status.code(), Some(0));
-    for command in ["run", "simulate", "replay", "train", "score", "evaluate", "model", "doctor", "passwd", "completions", "man"]
+    for command in
+        ["run", "simulate", "replay", "train", "score", "evaluate", "model", "doctor", "passwd", "completions", "man"]
     {
         assert!(text(&help.stdout).contains(&format!("\n  {command} ")), "{command}");
         let own = cli.run(&format!("{command} --help"));

@@ -142,6 +142,7 @@ fn the_page_on_records_names_every_field_that_is_written() {
         latency_p50_ms: None,
         latency_p99_ms: None,
         peak_memory_mib: None,
+        in_log: 0,
         events_dropped: 0,
     };
     let written = [

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module's floor, as the table in `src/lib.rs` has it. A module may use its own floor and those below.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("main", 6),
     ("cli", 5),
     ("commands", 4),
@@ -15,6 +15,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("model", 1),
     ("mqtt", 1),
     ("kafka", 1),
+    ("wal", 1),
     ("simulate", 1),
     ("telemetry", 0),
     ("config", 0),

@@ -19,7 +19,7 @@ use dashlight::kafka::{
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The real Kafka to test against, if there is one.
-fn real() -> Option<String> {
+pub fn real() -> Option<String> {
     let address = std::env::var("DASHLIGHT_TEST_KAFKA").ok();
     if address.is_none() {
         eprintln!("skipped: DASHLIGHT_TEST_KAFKA names no Kafka");
@@ -332,14 +332,16 @@ fn two_consumers_of_a_group_share_the_partitions_and_lose_nothing_over_rebalance
 }
 
 /// A Kafka of this test's own, which it may kill.
-struct Own {
+pub struct Own {
     dir: PathBuf,
-    bootstrap: String,
+    /// Where it is.
+    pub bootstrap: String,
     _temporary: tempfile::TempDir,
 }
 
 impl Own {
-    fn start() -> Self {
+    /// Starts one.
+    pub fn start() -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("kafka");
         let bootstrap = Self::script("start", &dir);
@@ -351,6 +353,16 @@ impl Own {
         let output = Command::new(script).arg(what).arg(dir).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// `kill -9`; its data stays.
+    pub fn kill(&self) {
+        Self::script("kill", &self.dir);
+    }
+
+    /// Starts it again with the data it had.
+    pub fn start_again(&self) {
+        Self::script("start", &self.dir);
     }
 
     fn read(&self, file: &str) -> String {

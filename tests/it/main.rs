@@ -6,10 +6,13 @@
 mod cli;
 mod config;
 mod console;
+mod delivery;
+mod device;
 mod docs;
 mod evaluate;
 mod house;
 mod kafka;
+mod kill;
 mod mqtt;
 mod run;
 mod servers;

@@ -162,6 +162,10 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 /// The counts of a summary that must add up, whatever happened.
 pub fn assert_adds_up(summary: &Value) {
     let count = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("no count {name} in {summary}"));
-    assert_eq!(count("received"), count("produced") + count("refused") + count("lost"), "{summary}");
+    assert_eq!(
+        count("received") + count("recovered"),
+        count("produced") + count("refused") + count("lost") + count("in_log"),
+        "{summary}"
+    );
     assert_eq!(count("consumed"), count("scored") + count("undecodable") + count("duplicates"), "{summary}");
 }

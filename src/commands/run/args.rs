@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, Inputs, Loaded, Setting};
+use crate::config::{Ack, Config, Inputs, Loaded, Setting};
 use crate::failure::Failure;
 
 /// Flags that set configuration keys, shared by the commands that read the configuration.
@@ -32,6 +32,9 @@ pub struct Settings {
     /// External broker to subscribe to, mqtt://[USER@]HOST[:PORT], mqtts:// for TLS; may be repeated
     #[arg(long, value_name = "URL", help_heading = "Readings")]
     pub mqtt_connect: Vec<String>,
+    /// When a message is acknowledged: disk, kafka, memory [default: disk, or kafka with the embedded one]
+    #[arg(long, value_name = "WHEN", value_parser = clap::builder::PossibleValuesParser::new(Ack::WORDS), help_heading = "Readings")]
+    pub ack: Option<String>,
     /// Kafka's bootstrap servers, HOST:PORT[,HOST:PORT…] [default: an embedded cluster, in memory]
     #[arg(long, value_name = "BOOTSTRAP", help_heading = "Readings")]
     pub kafka: Option<String>,
@@ -84,6 +87,7 @@ impl Settings {
             ("--mqtt-listen", "mqtt.listen", listen),
             ("--anonymous", "mqtt.anonymous", self.anonymous.then_some(toml::Value::Boolean(true))),
             ("--mqtt-connect", "mqtt.connect", connect),
+            ("--ack", "ingest.ack", text(&self.ack)),
             ("--kafka", "kafka.bootstrap", text(&self.kafka)),
             ("--model", "model.name", text(&self.model)),
             ("--scores", "model.scores", text(&self.scores)),
@@ -146,7 +150,11 @@ impl Args {
         let headless = self.headless || !std::io::stdout().is_terminal();
         let loaded = self.settings.inputs().load()?;
         let state = loaded.state_directory().ok();
-        let Loaded { config, file, warnings, .. } = loaded;
+        let log = loaded.log_directory();
+        let Loaded { mut config, file, warnings, .. } = loaded;
+        if config.ack() == Ack::Disk {
+            config.wal.directory = Some(log?);
+        }
         Ok((config, RunOptions { headless, for_: self.for_, state, file, warnings }))
     }
 }
@@ -183,7 +191,8 @@ mod tests {
     #[test]
     fn every_flag_sets_a_key_that_exists_and_has_its_type() {
         let line = "--config f --state s --log-level warn --log-file l --mqtt-listen 127.0.0.1:0 --anonymous \
-                    --mqtt-connect mqtt://a --mqtt-connect mqtt://b --kafka k:9092 --model m --scores all --simulate 7 --rate 2 --faults 3 --seed 4 \
+                    --mqtt-connect mqtt://a --mqtt-connect mqtt://b --ack memory --kafka k:9092 --model m --scores all --simulate 7 \
+                    --rate 2 --faults 3 --seed 4 \
                     --connections 5 --theme light --color 16 --ascii";
         let settings = parse(line).unwrap().settings;
         let keys = crate::config::keys::all();

@@ -16,7 +16,7 @@ use super::canvas::Canvas;
 use crate::console::app::App;
 use crate::console::format::{self, count, rate};
 use crate::console::theme::Styles;
-use crate::engine::view::{PipelineView, Series, Snapshot};
+use crate::engine::view::{LogView, PipelineView, Series, Snapshot};
 
 /// Width from which the path is drawn as a picture.
 const PICTURE_FROM: u16 = 108;
@@ -223,7 +223,13 @@ fn balance(lines: &mut Vec<Line>, path: &PipelineView, styles: &Styles) {
         };
         lines.push(Line::Text(vec![(0, mark.into(), style), (2, text, Style::new())]));
     };
-    sum(("received", c.received), &[("produced", c.produced), ("refused", c.refused)], "in flight to Kafka");
+    let rest = if path.log.is_some() { "in the log, not yet in Kafka" } else { "in flight to Kafka" };
+    let lost = [("produced", c.produced), ("refused", c.refused), ("lost", c.lost)];
+    let parts = if c.lost > 0 { &lost[..] } else { &lost[..2] };
+    match c.recovered {
+        0 => sum(("received", c.received), parts, rest),
+        recovered => sum(("received and recovered", c.received + recovered), parts, rest),
+    }
     // On a topic that others write to as well, more may be consumed than was produced here.
     if path.kafka_embedded {
         sum(("produced", c.produced), &[("consumed", c.consumed)], "in flight from Kafka");
@@ -237,7 +243,7 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
         format!("p50 {} ms, p99 {} ms", format::number(p50, 0, 8), format::number(p99, 0, 8))
     });
     let lag = path.lag.map_or("not known".into(), |lag| format::plural(lag, "record", "records"));
-    let facts: [(&str, String); 8] = [
+    let mut facts = vec![
         ("publish to screen", latency),
         ("consumer lag", lag),
         ("dead letters", count(c.refused + c.undecodable)),
@@ -246,7 +252,13 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
         ("other topics", format::plural(c.unmapped, "message", "messages")),
         ("memory", format::bytes(path.memory)),
         ("running for", format::lasting(path.started, shown.taken)),
+        ("acknowledged", acknowledged(&path.ack).into()),
     ];
+    if let Some(log) = &path.log {
+        facts.push(("log", format!("{} of {}", format::bytes(log.bytes), format::bytes(log.max_bytes))));
+        facts.push(("waiting in it", waiting(log, shown)));
+        facts.push(("sync to disk", format!("{} ms", format::number(log.sync_ms, 1, 8))));
+    }
     let columns = if width >= PICTURE_FROM { 2 } else { 1 };
     let step = width.saturating_sub(4) / columns;
     for pair in facts.chunks(usize::from(columns)) {
@@ -262,6 +274,23 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
     // A sentence: it has the whole line.
     let (label, text) = ("threshold".to_string(), path.threshold.clone());
     lines.push(Line::Text(vec![(0, label, styles.dim.style()), (21, text, Style::new())]));
+}
+
+/// What a message has reached when its device is told that it is kept.
+fn acknowledged(ack: &str) -> &'static str {
+    match ack {
+        "disk" => "once on the disk",
+        "memory" => "at once, from memory",
+        _ => "once in Kafka",
+    }
+}
+
+fn waiting(log: &LogView, shown: &Snapshot) -> String {
+    let readings = format::plural(log.waiting, "reading", "readings");
+    match log.oldest {
+        Some(oldest) if log.waiting > 0 => format!("{readings}, oldest {}", format::age(shown.taken, oldest)),
+        _ => readings,
+    }
 }
 
 fn warnings(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &Styles) {

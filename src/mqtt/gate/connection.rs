@@ -278,11 +278,13 @@ impl Connection {
                 Framing::Whole { length, header } => (length, header),
             };
             let publishes = self.buf[0] >> 4 == 3;
+            let waits = publishes && self.buf[0] & 0x06 != 0 && self.version == Version::V311;
+            let releases = self.buf[0] >> 4 == 6;
+            if (waits || releases) && self.outstanding.is_full() {
+                return Ok(Pause::Window);
+            }
             if publishes && !self.pace.may_publish() {
                 return Ok(Pause::Pace);
-            }
-            if publishes && self.buf[0] & 0x06 != 0 && self.outstanding.is_full() && self.version == Version::V311 {
-                return Ok(Pause::Window);
             }
             let whole = self.buf.split_to(length).freeze();
             match wire::packet(self.version, whole, header)? {

@@ -369,7 +369,8 @@ impl Inner {
                 self.router.publish(&message, 0);
             }
             if !message.topic.starts_with(b"$") {
-                let message = Message { topic: message.topic, payload: message.payload, received_ms: now_ms() };
+                let message =
+                    Message { topic: message.topic, payload: message.payload, received_ms: now_ms(), once: None };
                 self.offer_or_keep(message);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::connection::{Connection, Due, End};
-use crate::mqtt::intake::{Acknowledge, Fate, Message, Receipt};
+use crate::mqtt::intake::{Acknowledge, Fate, Message, Once, Receipt};
 use crate::mqtt::wire::{self, AckKind, Fault, Packet, Publish, Reason, Subscribe, Unsubscribe, Version};
 
 impl Connection {
@@ -48,7 +48,11 @@ impl Connection {
             receipt.kept();
             return Ok(());
         }
-        let message = Message { topic: publish.topic, payload: publish.payload, received_ms };
+        let once = (publish.qos == 2).then(|| {
+            let client = self.session.client.clone();
+            Once { client, id: publish.id, again: publish.dup }
+        });
+        let message = Message { topic: publish.topic, payload: publish.payload, received_ms, once };
         match self.gate.intake.offer(message, receipt) {
             Ok(()) => self.messages += 1,
             Err(back) => self.stalled = Some(back),
@@ -100,7 +104,9 @@ impl Connection {
                 let known = self.session.inbound.release(ack.id);
                 self.unreleased -= usize::from(known).min(self.unreleased);
                 let reason = if known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
-                wire::ack(&mut self.out, version, AckKind::PubComp, ack.id, reason);
+                // The client may use the id anew once it hears of this: the release must be kept by then, like a message.
+                let (ledger, ticket) = self.outstanding.open(Due { kind: AckKind::PubComp, id: ack.id, reason });
+                self.gate.intake.release(&self.session.client, ack.id, Receipt::new(ledger, ticket));
             }
             // An acknowledgement of what is not out is ignored: the client may have had it from an earlier connection.
             Packet::PubAck(ack) | Packet::PubComp(ack) => drop(self.session.acknowledged(ack.id)),
