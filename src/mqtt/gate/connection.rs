@@ -211,13 +211,15 @@ impl Connection {
             self.settle()?;
             let pause = self.take()?;
             self.settle()?;
-            self.session.write(&mut self.writer, &mut self.out, FILL);
+            let more = self.session.write(&mut self.writer, &mut self.out, FILL) > 0;
             self.flush()?;
-            let again = match pause {
-                Pause::Window => !self.outstanding.is_full(),
-                Pause::Output => self.out.len() < ANSWERS,
-                _ => false,
-            };
+            // What is queued and fits is written now: nobody rings again for it.
+            let again = more && self.out.is_empty()
+                || match pause {
+                    Pause::Window => !self.outstanding.is_full(),
+                    Pause::Output => self.out.len() < ANSWERS,
+                    _ => false,
+                };
             if !again {
                 return Ok(pause);
             }

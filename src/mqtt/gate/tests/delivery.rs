@@ -268,3 +268,17 @@ fn messages_come_in_the_order_they_were_published() {
     }
     sender.join().unwrap();
 }
+
+#[test]
+fn what_was_queued_in_one_burst_is_delivered_without_a_further_push() {
+    let bench = bench();
+    let mut slow = bench.client("slow");
+    slow.subscribe("t", 0);
+    let payload = "x".repeat(20_000);
+    for n in 0..500 {
+        bench.gate.publish("t", format!("{n} {payload}"), false).unwrap();
+    }
+    for n in 0..500 {
+        assert!(slow.heard().1.starts_with(&format!("{n} ")));
+    }
+}
