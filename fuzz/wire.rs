@@ -6,10 +6,9 @@
 mod exercise;
 
 /// The codec's sources, without the rest of dashlight: what is built is small, and every branch counted is the codec's.
+#[path = "../src/mqtt"]
 mod mqtt {
-    #[path = "../../src/mqtt/topic.rs"]
     pub mod topic;
-    #[path = "../../src/mqtt/wire/mod.rs"]
     pub mod wire;
 }
 

@@ -211,10 +211,11 @@ impl Connection {
             self.settle()?;
             let pause = self.take()?;
             self.settle()?;
-            let more = self.session.write(&mut self.writer, &mut self.out, FILL) > 0;
+            let full = self.out.len() >= FILL;
+            let written = self.session.write(&mut self.writer, &mut self.out, FILL);
             self.flush()?;
-            // What is queued and fits is written now: nobody rings again for it.
-            let again = more && self.out.is_empty()
+            // If all of it went there is room for what may still be queued, and nobody rings again for that.
+            let again = (full || written > 0) && self.out.is_empty()
                 || match pause {
                     Pause::Window => !self.outstanding.is_full(),
                     Pause::Output => self.out.len() < ANSWERS,

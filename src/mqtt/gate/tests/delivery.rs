@@ -71,7 +71,7 @@ fn properties_are_passed_on_to_mqtt_5_and_left_out_for_3_1_1() {
     // The alias stands for the topic from now on.
     publisher.send(&frame(0x30, &[&text("")[..], b"\x03\x23\x00\x01again"].concat()));
     assert_eq!(three.heard(), ("t".into(), "again".into()));
-    assert_eq!(bench.intake.topics(), ["t", "t"]);
+    until("both are taken", || bench.intake.topics() == ["t", "t"]);
 }
 
 #[test]
