@@ -80,7 +80,7 @@ impl Settings {
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| path.to_string_lossy().into_owned().into());
         let listen = self.mqtt_listen.as_deref().map(|address| if address == "off" { "" } else { address }.into());
         let connect = (!self.mqtt_connect.is_empty()).then(|| self.mqtt_connect.clone().into());
-        let given: [(&'static str, &'static str, Option<toml::Value>); 17] = [
+        let given: [(&'static str, &'static str, Option<toml::Value>); 18] = [
             ("--state", "state", path(&self.state)),
             ("--log-level", "log.level", text(&self.log_level)),
             ("--log-file", "log.file", path(&self.log_file)),
