@@ -63,11 +63,6 @@ sections! {
         /// Whether the embedded broker lets in who names no user. Not set: only as long as there is no users' file and every
         /// address is on loopback.
         anonymous: Option<bool> = None,
-        /// TLS of the embedded broker's `mqtts://` addresses.
-        tls: MqttTls = MqttTls::default(),
-        /// What clients of the embedded broker may do. Without any `[[mqtt.rule]]`, everything; with some, only what those that fit a
-        /// client allow it.
-        rule: Vec<Rule> = Vec::new(),
         /// External brokers to subscribe to, each `mqtt://[USER@]HOST[:PORT]`, or `mqtts://` for TLS. The password comes from
         /// `password_file` or from the environment variable DASHLIGHT_MQTT_PASSWORD.
         connect: Vec<String> = Vec::new(),
@@ -77,6 +72,11 @@ sections! {
         password_file: Option<PathBuf> = None,
         /// PEM file with the authorities that external brokers' certificates are checked against. Not set: the system's.
         ca_file: Option<PathBuf> = None,
+        /// TLS of the embedded broker's `mqtts://` addresses.
+        tls: MqttTls = MqttTls::default(),
+        /// What clients of the embedded broker may do. Without any `[[mqtt.rule]]`, everything; with some, only what those that fit a
+        /// client allow it.
+        rule: Vec<Rule> = Vec::new(),
         /// More external brokers, each with a user, password and certificate of its own.
         broker: Vec<Broker> = Vec::new(),
     }

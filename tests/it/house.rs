@@ -25,7 +25,7 @@ const FLOORS: [(&str, u8); 17] = [
 ];
 
 /// Libraries that only these modules may name.
-const LIBRARIES: [(&str, &[&str]); 8] = [
+const LIBRARIES: [(&str, &[&str]); 11] = [
     ("ratatui", &["console"]),
     ("crossterm", &["console"]),
     ("rdkafka", &["kafka"]),
@@ -33,6 +33,9 @@ const LIBRARIES: [(&str, &[&str]); 8] = [
     ("ort_tract", &["model"]),
     ("tract_onnx", &["model"]),
     ("rumqttc", &["mqtt", "simulate"]),
+    ("rustls", &["mqtt"]),
+    ("argon2", &["mqtt"]),
+    ("blake2", &["mqtt"]),
     ("clap", &["cli", "commands", "main"]),
 ];
 

@@ -3,6 +3,7 @@
 // Clippy's allowance for tests ends at `#[test]`; what tests share is a test too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod certificates;
 mod cli;
 mod config;
 mod console;
@@ -15,6 +16,7 @@ mod kafka;
 mod kill;
 mod mqtt;
 mod run;
+mod security;
 mod servers;
 mod simulate;
 mod support;

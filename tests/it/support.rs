@@ -67,8 +67,13 @@ impl Headless {
 
     /// The same in a folder that may hold a `dashlight.toml`.
     pub fn start_in(home: TempDir, arguments: &[&str]) -> Self {
+        Self::start_configured(home, &[&["--mqtt-listen", "127.0.0.1:0"], arguments].concat())
+    }
+
+    /// The same, listening where the `dashlight.toml` says; one of the addresses must be plain.
+    pub fn start_configured(home: TempDir, arguments: &[&str]) -> Self {
         let mut child = dashlight(&home)
-            .args(["run", "--headless", "--mqtt-listen", "127.0.0.1:0"])
+            .args(["run", "--headless"])
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -211,13 +211,16 @@ impl Connection {
             self.settle()?;
             let pause = self.take()?;
             self.settle()?;
-            self.session.write(&mut self.writer, &mut self.out, FILL);
+            let full = self.out.len() >= FILL;
+            let written = self.session.write(&mut self.writer, &mut self.out, FILL);
             self.flush()?;
-            let again = match pause {
-                Pause::Window => !self.outstanding.is_full(),
-                Pause::Output => self.out.len() < ANSWERS,
-                _ => false,
-            };
+            // If all of it went there is room for what may still be queued, and nobody rings again for that.
+            let again = (full || written > 0) && self.out.is_empty()
+                || match pause {
+                    Pause::Window => !self.outstanding.is_full(),
+                    Pause::Output => self.out.len() < ANSWERS,
+                    _ => false,
+                };
             if !again {
                 return Ok(pause);
             }

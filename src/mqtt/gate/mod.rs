@@ -7,10 +7,10 @@
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | here | acceptors, the list of connections, the gate's own messages, the orderly stop |
+//! | here | the list of connections, the gate's own messages, the orderly stop |
 //! | `connection` | one device's connection: the task that reads, waits, acknowledges and ends |
 //! | `handshake`, `packets` | its beginning and end; what it does with each packet |
-//! | `listen`, `stream` | ports; a connection's socket, plain or TLS |
+//! | `listen`, `stream` | ports and acceptors; a connection's socket, plain or TLS |
 //! | `guard`, `limits` | who is let in, and as whom; how many and how much from one address and one client |
 //! | `place` | what a connection holds of the gate, given up whatever way it ends |
 //! | `session`, `inbound` | what outlives a connection: queue, window, subscriptions; unreleased QoS 2 ids |
@@ -42,15 +42,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::guard::Guard;
 pub use self::guard::{Access, Insider};
+use self::limits::Origins;
 pub use self::limits::Rates;
-use self::limits::{Origin, Origins};
-use self::listen::bind;
+use self::listen::{accept, bind};
 pub use self::options::GateOptions;
 use self::report::Report;
 use self::router::{Bounds, Router};
@@ -62,10 +61,6 @@ use super::wire::{Publish, Will};
 
 /// How often sessions are looked through for those whose time is over, and wills for those that are due.
 const TIDY: Duration = Duration::from_millis(500);
-/// Connections beyond the bound that are let in far enough to be told why they are refused.
-const LOBBY: usize = 64;
-/// As many of one address, beyond its own bound.
-const LOBBY_PER_ADDRESS: usize = 8;
 /// Wills that wait for room in the intake.
 const BACKLOG: usize = 1_024;
 
@@ -422,38 +417,6 @@ where
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-}
-
-async fn accept(gate: Arc<Inner>, listener: Arc<TcpListener>, tls: bool) {
-    let mut stopping = gate.stopping.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|&stopping| stopping) => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let before = gate.sockets.fetch_add(1, Ordering::AcqRel);
-                let origin = Origin::of(peer.ip());
-                let of_origin = gate.origins.enter(origin);
-                let place = place::Place::new(gate.clone(), origin);
-                let GateOptions { max_connections: all, max_connections_per_address: each, .. } = gate.options;
-                if before >= all + LOBBY || of_origin >= each.saturating_add(LOBBY_PER_ADDRESS) {
-                    gate.counters.refused.fetch_add(1, Ordering::Relaxed);
-                    gate.counters.crowded.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-                let crowded = before >= all || of_origin >= each;
-                let tls = if tls { gate.guard.tls() } else { None };
-                tokio::spawn(handshake::run(place, stream, tls, peer, crowded));
-            }
-            // Out of file descriptors, or a client gone before it was accepted: neither ends the gate.
-            Err(error) => {
-                tracing::warn!(%error, "an MQTT connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 async fn tidy(gate: Arc<Inner>) {

@@ -321,3 +321,50 @@ fn a_connect_that_cannot_be_served_says_in_which_dialect_to_refuse_it() {
     let old = connect(b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x00\x00\x01a").unwrap();
     assert_eq!((old.version, old.client.as_str()), (Version::V311, "a"));
 }
+
+/// What must hold for any bytes, shared with the fuzz target.
+#[path = "../../../fuzz/exercise.rs"]
+mod exercise;
+
+/// The inputs kept for the fuzz target: one or more of each packet, and what was found since.
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
+}
+
+#[test]
+fn the_fuzzers_corpus_is_read_without_a_fault_of_ours() {
+    let corpus = corpus();
+    assert!(corpus.len() >= 15);
+    corpus.iter().for_each(|input| exercise::exercise(input));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn packets_that_were_tampered_with_are_read_without_a_fault_of_ours(
+        input in prop::sample::select(corpus()),
+        other in prop::sample::select(corpus()),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = input;
+        for (at, byte, how) in edits {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes[at] ^= 1 << (byte & 7),
+                2 => bytes.insert(at, byte),
+                _ => {
+                    // The tail of another packet in the place of its own.
+                    bytes.truncate(at.max(1));
+                    bytes.extend_from_slice(&other[cut.index(other.len())..]);
+                }
+            }
+        }
+        exercise::exercise(&bytes);
+    }
+}

@@ -310,3 +310,71 @@ fn packets_sent_right_behind_connect_are_taken() {
     answers.sort();
     assert_eq!(answers, [vec![0x40, 2, 0, 1], vec![0xd0, 0]]);
 }
+
+#[test]
+fn a_hundred_thousand_topics_leave_nothing_behind() {
+    let bench = bench();
+    let mut client = bench.client("many");
+    for n in 0..100_000u32 {
+        client.publish(&format!("topic/{n}/{:x}", n.wrapping_mul(2_654_435_761)), "x", 0, 0, 0);
+        // Retained ones too, beyond what is retained in all.
+        if n % 5 == 0 {
+            client.publish(&format!("kept/{n}"), "x", 0, 0, 1);
+        }
+    }
+    until("all are taken", || bench.intake.taken() >= 120_000);
+    assert_eq!((bench.gate.subscriptions(), bench.gate.sessions()), (0, 1));
+    assert_eq!(bench.gate.counts().undelivered, 10_000, "beyond the bound nothing is retained");
+    let mut late = bench.client("late");
+    late.subscribe("kept/#", 0);
+    for _ in 0..10_000 {
+        late.heard();
+    }
+    assert!(late.is_quiet(), "ten thousand are retained, and no more");
+    client.publish("t", "x", 1, 1, 0);
+    assert_eq!(client.packet(), [0x40, 2, 0, 1]);
+}
+
+#[test]
+fn clients_that_fight_for_one_id_push_each_other_off_and_nobody_else() {
+    let bench = bench();
+    let mut witness = Witness::new(&bench);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for n in 0..100u16 {
+                    let mut fighter = bench.dial();
+                    fighter.send(&connect("coveted", n % 2 == 0, 0));
+                    if fighter.try_packet().is_some() {
+                        // Whoever was pushed off meanwhile cannot write.
+                        let _ = fighter.socket.write_all(&frame(0x32, &[&text("t")[..], &[0, 1], b"x"].concat()));
+                    }
+                }
+            });
+        }
+    });
+    witness.is_served(&bench);
+    until("one is left of them at the most", || bench.gate.clients() <= 2);
+    assert!(bench.gate.sessions() <= 3);
+    let mut last = bench.client("coveted");
+    assert!(last.is_quiet());
+}
+
+#[test]
+fn a_client_that_never_ends_a_packet_is_silent_and_let_go_as_such() {
+    let bench = bench();
+    let mut slow = bench.dial();
+    slow.send(&connect("slow", true, 1));
+    slow.packet();
+    // The beginning of a message, and then nothing: a keep-alive of one second, and half of it more.
+    slow.send(&[0x30, 100, 0, 1, b't']);
+    let begun = Instant::now();
+    assert!(slow.closed().is_empty());
+    assert!(begun.elapsed() >= Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    // And one that is gone without a word: its end of the line is still open, but nobody is there.
+    let mut gone = bench.dial();
+    gone.send(&connect_with_will("gone", 1, "will", "lost", false));
+    gone.packet();
+    until("its will is published", || bench.intake.topics().contains(&"will".to_owned()));
+    assert_eq!(bench.gate.clients(), 0);
+}
