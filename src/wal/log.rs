@@ -54,6 +54,8 @@ impl<T> Wal<T> {
         let unreadable = |source| WalError::Unreadable { place: disk.place(""), source };
         let checkpoint = Checkpoint::read(&*disk).map_err(unreadable)?;
         let (segments, id) = segment::find(&*disk).map_err(unreadable)?;
+        // What we go on from must not be taken back by a power failure: the run before may have ended without knowing.
+        disk.sync().map_err(unreadable)?;
         let first = segments.first().map_or(0, |segment| segment.first);
         let (checkpoint, known) = match checkpoint {
             Kept::Whole(checkpoint) => (checkpoint, true),

@@ -121,17 +121,17 @@ impl<T> Reader<T> {
             }
             if let Some(bytes) = back.take_block(self.next) {
                 drop(back);
-                return Ok(Some(self.from_memory(bytes)));
+                return Ok(Some(self.read_memory(bytes)));
             }
             back.segment_of(self.next)
         };
         let Some(segment) = segment else {
             return Ok(Some(self.missing(following, "its file is not there")));
         };
-        self.from_disk(&segment).map(Some)
+        self.read_disk(&segment).map(Some)
     }
 
-    fn from_memory(&mut self, bytes: Arc<Vec<u8>>) -> Batch {
+    fn read_memory(&mut self, bytes: Arc<Vec<u8>>) -> Batch {
         let mut batch = Batch { next: self.next, ..Batch::default() };
         batch.parse(&bytes, u64::MAX);
         batch.bytes = bytes;
@@ -139,7 +139,7 @@ impl<T> Reader<T> {
         batch
     }
 
-    fn from_disk(&mut self, segment: &Segment) -> io::Result<Batch> {
+    fn read_disk(&mut self, segment: &Segment) -> io::Result<Batch> {
         let disk = &*self.shared.disk;
         let name = segment.name();
         let mut offset = match self.place {

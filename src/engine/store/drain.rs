@@ -38,6 +38,7 @@ pub(super) struct Drain {
     /// Records below are of earlier runs.
     pub recovered: u64,
     checked: Instant,
+    /// What the last checkpoint noted: the number below which Kafka has everything, and the note.
     noted: Option<Vec<u8>>,
     /// Records that Kafka refused: how often, and why once it was often enough.
     refusals: FxHashMap<u64, (u32, Option<String>)>,
@@ -96,6 +97,7 @@ impl Drain {
     /// Notes what Kafka has, unless that is noted already.
     pub fn checkpoint(&mut self) {
         self.checked = Instant::now();
+        self.peek();
         let window = self.store.window.lock();
         let (low, oldest) = (window.low(), window.oldest());
         let bounds = window.note();
@@ -116,6 +118,21 @@ impl Drain {
             }
             Err(error) => tracing::warn!("{error}"),
         }
+    }
+
+    /// While Kafka was never there nothing is read; how old the oldest record is must be known all the same.
+    fn peek(&mut self) {
+        let next = self.reader.position();
+        if self.store.window.lock().oldest().is_some() || next >= self.store.wal.committed() {
+            return;
+        }
+        // What cannot be read now is told when it is to be handed on.
+        if let Ok(Some(batch)) = self.reader.read(Duration::ZERO)
+            && let Some(first) = batch.entries().next()
+        {
+            self.store.window.lock().unread_since(first.time);
+        }
+        self.reader.seek(next);
     }
 
     pub fn say(&self, sentence: String) {

@@ -54,6 +54,8 @@ pub enum Turn {
 pub struct Window {
     low: u64,
     slots: VecDeque<Slot>,
+    /// When the first record behind the slots was received, if somebody looked.
+    unread: Option<i64>,
     topics: Vec<String>,
     bounds: Bounds,
     /// Above `low` and in Kafka since before the restart.
@@ -112,6 +114,7 @@ impl Window {
 
     /// The log has no more records below `end`; how many of them are damaged.
     pub fn pass(&mut self, end: u64, time: i64) -> u64 {
+        self.unread = None;
         let missing = end.saturating_sub(self.end());
         self.slots.extend((0..missing).map(|_| Slot { time, state: State::Gone }));
         self.advance();
@@ -190,9 +193,14 @@ impl Window {
         self.low
     }
 
-    /// When the oldest record that is not in Kafka was received, if it was read already.
+    /// When the oldest record that is not in Kafka was received, if somebody looked.
     pub fn oldest(&self) -> Option<i64> {
-        self.slots.front().map(|slot| slot.time)
+        self.slots.front().map(|slot| slot.time).or(self.unread)
+    }
+
+    /// The first record that was not read yet was received then.
+    pub fn unread_since(&mut self, time: i64) {
+        self.unread = Some(time);
     }
 
     /// Records below `committed` that are not in Kafka.
