@@ -107,7 +107,7 @@ pub fn calibrate<E>(
     mut pass: impl FnMut(Part, &mut dyn FnMut(Reading<'_>)) -> Result<(), E>,
 ) -> Result<Calibration, CalibrateError<E>> {
     let s = schema.width();
-    let mut usual = Usual::new(s);
+    let mut usual = Usual::new(schema);
     pass(Part::Training, &mut |reading| usual.add(&reading)).map_err(CalibrateError::Readings)?;
     if usual.readings < 30 {
         return Err(CalibrateError::TooFew { part: "training", found: usual.readings, needed: 30 });
@@ -127,6 +127,7 @@ pub fn calibrate<E>(
         deviation,
         immaterial: options.immaterial.clone(),
         stuck_after: usual.stuck_after(),
+        unranged: usual.unranged(),
         together: f32::MAX,
         linear: None,
         sources: Vec::new(),
@@ -144,12 +145,9 @@ pub fn calibrate<E>(
     pass(Part::HeldOut, &mut |reading| expects |= reading.expected.len() == s).map_err(CalibrateError::Readings)?;
     let unit = |kind| Source { kind, scale: vec![1.0; s], tail: vec![1.0; s], joint: f32::MAX, sensor: f32::MAX };
     learned.sources.extend(expects.then(|| unit(SourceKind::Model)));
-    if let Some(linear) = &mut learned.linear {
+    if let Some(linear) = &learned.linear {
         learned.sources.push(unit(SourceKind::Lagged));
-        if expects {
-            // A model already expects of each sensor what the others say, and knows more than straight lines.
-            linear.conditional.clear();
-        } else if !linear.conditional.is_empty() {
+        if !linear.conditional.is_empty() {
             learned.sources.push(unit(SourceKind::Conditional));
         }
     }

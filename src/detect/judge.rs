@@ -439,17 +439,25 @@ fn standardised(scaled: f32, bias: f32, gain: f32) -> f32 {
     ((scaled - bias) * gain).clamp(-MAX_SIGMA, MAX_SIGMA)
 }
 
-/// The scalar product, in eight sums side by side: the processor adds them at once.
+/// The scalar product, in four sums side by side: the processor adds them at once. Counted by hand, since a development build
+/// calls an iterator's `next` for every number.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a_blocks, b_blocks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_blocks.zip(b_blocks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let (mut s0, mut s1, mut s2, mut s3) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
+    let mut i = 0;
+    while i + 4 <= n {
+        s0 += a[i] * b[i];
+        s1 += a[i + 1] * b[i + 1];
+        s2 += a[i + 2] * b[i + 2];
+        s3 += a[i + 3] * b[i + 3];
+        i += 4;
     }
-    sums.iter().sum::<f32>() + rest
+    while i < n {
+        s0 += a[i] * b[i];
+        i += 1;
+    }
+    (s0 + s1) + (s2 + s3)
 }
 
 /// One over `x`; 0 for 0, which then counts for nothing.
