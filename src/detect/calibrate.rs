@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::calibration::{Calibration, Residuals, Source, SourceKind};
 use super::detector::{DetectError, Detector, Scratch};
-use super::levels::{BLOCK, Maxima, Sizes, Stage};
+use super::levels::{Maxima, Sizes, Stage, Wish, block_length};
 use super::state::CarState;
 use super::usual::{Fit, Usual, lags_worth_fitting};
 use crate::telemetry::Schema;
@@ -49,6 +49,10 @@ impl Default for Options {
         }
     }
 }
+
+/// A single source or sensor is believed at this rate (false episodes per car-day) at the most, whatever rate is wished for: a wish
+/// for more episodes is one for weaker evidence of all sources together, not for the noise of each.
+const STRICT: f64 = 0.02;
 
 /// Which readings a pass is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,14 +165,15 @@ pub fn calibrate<E>(
     sizes.set(&mut learned, names, options.known_cars);
 
     // Tails of each sensor, then thresholds of the channels built on them.
-    let blocks_per_day = 86_400_000.0 / (f64::from(learned.interval_ms.max(1)) * f64::from(BLOCK));
-    let probability = options.target / blocks_per_day;
+    let block = block_length(sizes.held_out);
+    let blocks_per_day = 86_400_000.0 / (f64::from(learned.interval_ms.max(1)) * f64::from(block));
+    let wish = Wish::new(options.target / blocks_per_day, STRICT / blocks_per_day);
     for stage in [Stage::Tails, Stage::Thresholds] {
-        let mut maxima = Maxima::new(stage, s, &learned);
+        let mut maxima = Maxima::new(stage, s, &learned, block);
         run(schema, names, &learned, &[Part::HeldOut], false, &mut pass, |reading, scratch, state| {
             maxima.add(reading.car, scratch, state);
         })?;
-        maxima.set(&mut learned, probability);
+        maxima.set(&mut learned, &wish);
     }
     let calibration = Calibration::Residuals(Box::new(learned));
     Detector::new(&calibration, schema)?;
