@@ -36,19 +36,19 @@ pub struct Args {
     #[arg(long, value_name = "BOOTSTRAP", conflicts_with = "files", help_heading = "From Kafka")]
     pub kafka: Option<String>,
     /// The topic [default: car-sensor]
-    #[arg(long, value_name = "TOPIC", requires = "kafka", help_heading = "From Kafka")]
+    #[arg(long, value_name = "TOPIC", requires = "kafka", conflicts_with = "files", help_heading = "From Kafka")]
     topic: Option<String>,
     /// Learn from what comes in this time from now on: 10m, 2h
-    #[arg(long = "for", value_name = "TIME", requires = "kafka", conflicts_with_all = ["from", "to"], value_parser = humantime::parse_duration, help_heading = "From Kafka")]
+    #[arg(long = "for", value_name = "TIME", requires = "kafka", conflicts_with_all = ["from", "to", "files"], value_parser = humantime::parse_duration, help_heading = "From Kafka")]
     duration: Option<Duration>,
     /// Learn from what Kafka holds since this time: seconds since 1970, or 2026-01-31T12:00:00Z [default: the oldest]
-    #[arg(long, value_name = "TIME", requires = "kafka", help_heading = "From Kafka")]
+    #[arg(long, value_name = "TIME", requires = "kafka", conflicts_with = "files", help_heading = "From Kafka")]
     from: Option<String>,
     /// … up to this time [default: now]
-    #[arg(long, value_name = "TIME", requires = "kafka", help_heading = "From Kafka")]
+    #[arg(long, value_name = "TIME", requires = "kafka", conflicts_with = "files", help_heading = "From Kafka")]
     to: Option<String>,
     /// Configuration file, for TLS, SASL and sources [default: as `dashlight run` finds it]
-    #[arg(long, value_name = "FILE", requires = "kafka", help_heading = "From Kafka")]
+    #[arg(long, value_name = "FILE", requires = "kafka", conflicts_with = "files", help_heading = "From Kafka")]
     config: Option<PathBuf>,
 }
 
