@@ -272,3 +272,21 @@ const LEAST_TAIL: f32 = 0.5;
 const LEAST_SENSOR: f32 = 0.7;
 /// and no reading as a whole before the root mean square of its residuals is.
 const LEAST_JOINT: f32 = 1.2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_grow_with_the_readings_there_are_and_stay_within_bounds() {
+        assert_eq!([0, 32_000, 64_000, 256_000, u64::MAX].map(block_length), [64, 64, 128, 512, 1024]);
+    }
+
+    #[test]
+    fn a_wish_for_more_episodes_is_granted_to_all_sources_together_and_not_to_each_alone() {
+        let (usual, more, fewer) = (Wish::new(1e-4, 1e-4), Wish::new(1e-2, 1e-4), Wish::new(1e-6, 1e-4));
+        assert_eq!((usual.together, usual.alone), (5e-5, 5e-5));
+        assert_eq!((more.together, more.alone), (5e-3, 5e-5));
+        assert_eq!((fewer.together, fewer.alone), (5e-7, 5e-7));
+    }
+}

@@ -134,6 +134,43 @@ fn a_fault_is_one_episode_with_onset_peak_end_and_the_sensor_to_blame() {
     assert_eq!(episode_id("car-7", episode.onset_ms), format!("car-7@{}", readings[100].0));
 }
 
+/// A calibration of two sensors, the first of which is known very exactly: its usual residual is two thousandths of its deviation.
+fn exact() -> Detector {
+    let source =
+        Source { kind: SourceKind::Model, scale: vec![2e-3, 1.0], tail: vec![1.0; 2], joint: 2.0, sensor: 2.0 };
+    let learned = Residuals {
+        interval_ms: 1000,
+        target: 0.02,
+        breaches: 1,
+        window: 1,
+        quiet: 10,
+        smoothing: 0.3,
+        mean: vec![0.0; 2],
+        deviation: vec![100.0, 1.0],
+        immaterial: Vec::new(),
+        stuck_after: vec![0; 2],
+        unranged: Vec::new(),
+        together: f32::MAX,
+        linear: None,
+        sources: vec![source],
+        cars: Default::default(),
+    };
+    Detector::new(&Calibration::Residuals(Box::new(learned)), &Schema::numbered("two", 2).unwrap()).unwrap()
+}
+
+#[test]
+fn a_difference_too_small_to_matter_is_not_blamed_while_there_is_one_that_matters() {
+    let blamed = |values: [f32; 2]| {
+        let detector = exact();
+        let (mut state, mut scratch) = (detector.car(None), Scratch::default());
+        assert_eq!(detector.observe(&mut state, 1000, &values, &[0.0; 2], &mut scratch).change, Change::Opened);
+        scratch.blames().iter().map(|blame| blame.sensor).collect::<Vec<_>>()
+    };
+    assert_eq!(blamed([1.5, 8.0]), [1], "seven sigmas of the first are one and a half percent of what it does all day");
+    assert_eq!(blamed([1.5, 0.0]), [0], "but it is blamed if it is all there is");
+    assert_eq!(blamed([2.5, 8.0]), [0, 1], "and if the difference is one that matters");
+}
+
 #[test]
 fn readings_delivered_twice_or_late_change_nothing() {
     let readings = broken_for_a_while(2);

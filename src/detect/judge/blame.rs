@@ -10,7 +10,7 @@ const MATERIAL: f32 = 0.02;
 
 impl Judge {
     /// Names the sensors to blame, by what they add to the residuals of all sources. A difference too small to matter to anybody is
-    /// not blamed, as long as there is another of about the same weight.
+    /// not blamed, as long as another one is at least a quarter as strange.
     pub(super) fn attribute(&self, own: &[f32], values: &[f32], scratch: &mut Scratch) {
         let s = self.sensors;
         self.weigh(own, scratch);
@@ -33,7 +33,7 @@ impl Judge {
         let matters = |i: usize| strangest(i).0.abs() >= MATERIAL * self.learned.deviation[i];
         let worst_of_all = guilt.iter().fold(0.0f32, |most, &g| most.max(g));
         let worst_that_matters = (0..s).filter(|&i| matters(i)).fold(0.0f32, |most, i| most.max(guilt[i]));
-        if worst_that_matters >= worst_of_all / 4.0 {
+        if worst_that_matters >= worst_of_all / 16.0 {
             (0..s).filter(|&i| !matters(i)).for_each(|i| guilt[i] = 0.0);
         }
         worst(guilt, blames, |i| {
