@@ -33,7 +33,8 @@ pub struct Args {
     /// Overrides the model's threshold (of a calibrated model: multiplies it)
     #[arg(long, value_name = "X")]
     threshold: Option<f64>,
-    /// CSV file car,start,end,sensors: the sensors responsible for each anomaly, to measure blame by
+    /// CSV file car,start,end,sensors: the sensors responsible for each anomaly, to measure blame by; what `simulate --labels`
+    /// writes will do
     #[arg(long, value_name = "FILE")]
     causes: Option<PathBuf>,
     /// Readings by which labels are softened at the most for VUS-PR
@@ -183,14 +184,22 @@ impl Evaluator {
     }
 }
 
-/// Reads `car,start,end,sensors`, the sensors blank-separated.
+/// Reads `car,start,end,sensors`, the sensors blank-separated. The columns are found by name, whatever stands beside them; a
+/// start may be called `onset`, as the simulator's labels have it.
 fn read_causes(file: &Path, schema: &Schema) -> Result<Vec<Cause>, Failure> {
     let shown = harmless(&file.display().to_string(), 300).into_owned();
     let mut reader = csv::Reader::from_path(file).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-    let header = reader.headers().map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-    if header.iter().map(str::trim).ne(["car", "start", "end", "sensors"]) {
-        return Err(Failure::usage(format!("{shown}, line 1: the header must be car,start,end,sensors")));
-    }
+    let header = reader.headers().map_err(|error| Failure::usage(format!("{shown}: {error}")))?.clone();
+    let column = |names: &[&str]| {
+        header.iter().position(|name| names.contains(&name.trim())).ok_or_else(|| {
+            Failure::usage(format!(
+                "{shown}, line 1: no column {:?}: the header must have car,start,end,sensors (start may be onset)",
+                names[0]
+            ))
+        })
+    };
+    let (car, start, end, sensors) =
+        (column(&["car"])?, column(&["start", "onset"])?, column(&["end"])?, column(&["sensors"])?);
     let mut causes = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
@@ -200,12 +209,12 @@ fn read_causes(file: &Path, schema: &Schema) -> Result<Vec<Cause>, Failure> {
         };
         let when = |text: &str| time::parse(text).ok_or_else(|| wrong("time", text));
         let field = |n: usize| record.get(n).unwrap_or_default().trim();
-        let sensors = field(3)
+        let responsible = field(sensors)
             .split_whitespace()
             .map(|name| schema.position(name).ok_or_else(|| wrong("sensor of the model", name)))
             .collect::<Result<_, _>>()?;
-        let (start_ms, end_ms) = (when(field(1))?, when(field(2))?);
-        causes.push(Cause { car: field(0).to_owned(), start_ms, end_ms, sensors });
+        let (start_ms, end_ms) = (when(field(start))?, when(field(end))?);
+        causes.push(Cause { car: field(car).to_owned(), start_ms, end_ms, sensors: responsible });
     }
     Ok(causes)
 }

@@ -1,5 +1,7 @@
 //! `dashlight train`: Learns a model from unlabelled or normal readings.
 
+mod topic;
+
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ const MOST_VALUES: usize = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// CSV files, time,car,<sensor>…; `-` is stdin, a name ending in .gz is compressed
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "kafka", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The ONNX file to write; the manifest goes beside it
     #[arg(long, value_name = "NAME.onnx")]
@@ -38,6 +40,19 @@ pub struct Args {
     /// Most times to go through the readings (of very many, through a drawn part)
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
+    /// False episodes per car and day that the thresholds aim at, as held-out readings promise them
+    #[arg(long, default_value_t = detect::Options::default().target, value_name = "PER_CAR_DAY", value_parser = false_episodes)]
+    false_episodes: f64,
+    #[command(flatten)]
+    topic: topic::Args,
+}
+
+/// A rate that thresholds can be set by.
+fn false_episodes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (1e-6..=100.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.000001 to 100".into()),
+    }
 }
 
 /// What was read, beside the readings kept.
@@ -49,6 +64,8 @@ struct Read {
     left_out: u64,
     first_ms: i64,
     last_ms: i64,
+    /// Where it came from, for the manifest.
+    data: Vec<String>,
 }
 
 /// Runs the command.
@@ -60,8 +77,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let name = args.out.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let stop = stop_on_signals()?;
 
-    let read = read(&args, &stop)?;
-    let Read { schema, rows, cars, left_out, first_ms, last_ms, recording } = read;
+    let read = match &args.topic.kafka {
+        Some(_) => topic::read(&args.topic, &args.out, args.seed, &stop)?,
+        None => read(&args, &stop)?,
+    };
+    let Read { schema, rows, cars, left_out, first_ms, last_ms, recording, data } = read;
     if left_out > 0 {
         eprintln!("dashlight: left out {left_out} readings that are labelled as anomalous");
     }
@@ -81,13 +101,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
         eprintln!("dashlight: never varied, and so is not learned: {}", harmless(&learned.constant.join(", "), 400));
     }
     if let Some(provenance) = &mut learned.manifest.provenance {
-        provenance.data = args.files.iter().map(|file| file_name(file)).collect();
+        provenance.data = data;
         provenance.rows = rows;
         provenance.cars = cars;
         provenance.first = time::format(first_ms);
         provenance.last = time::format(last_ms);
     }
-    calibrate(&mut learned, &schema, &readings, &held_out, known_cars)?;
+    let judged = detect::Options { known_cars, target: args.false_episodes, ..detect::Options::default() };
+    calibrate(&mut learned, &schema, &readings, &held_out, &judged)?;
     write(&args.out, &learned)?;
     let provenance = learned.manifest.provenance.unwrap_or_default();
     println!(
@@ -162,17 +183,21 @@ fn read(args: &Args, stop: &AtomicBool) -> Result<Read, Failure> {
         return Err(Failure::usage(format!("{shown}: no reading after the header, so there is nothing to learn from")));
     }
     let cars = recorder.cars() as u64;
-    Ok(Read { recording: recorder.finish(), schema, rows, cars, left_out, first_ms, last_ms })
+    let data = args.files.iter().map(|file| file_name(file)).collect();
+    Ok(Read { recording: recorder.finish(), schema, rows, cars, left_out, first_ms, last_ms, data })
 }
 
 /// The sensors of a file; those of a car, as its own schema knows them.
 fn schema_of(reader: &FileReader, out: &Path) -> Result<Schema, Failure> {
-    let known = Schema::car_sensors();
-    let sensor =
-        |name: &String| known.position(name).map_or_else(|| Sensor::named(name), |at| known.sensors()[at].clone());
     let name = out.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    Schema::new(name, reader.sensors().iter().map(sensor).collect())
+    Schema::new(name, reader.sensors().iter().map(sensor_named).collect())
         .map_err(|error| Failure::usage(format!("{}, line 1: {error}", reader.file())))
+}
+
+/// The sensor of that name; one of a car, with the label, unit and range that are known of it.
+fn sensor_named(name: &String) -> Sensor {
+    let known = Schema::car_sensors();
+    known.position(name).map_or_else(|| Sensor::named(name), |at| known.sensors()[at].clone())
 }
 
 fn learn(
@@ -216,7 +241,7 @@ fn calibrate(
     schema: &Schema,
     readings: &Recording,
     held_out: &Recording,
-    known_cars: usize,
+    options: &detect::Options,
 ) -> Result<(), Failure> {
     let text = learned.manifest.write().map_err(Failure::running)?;
     let mut model =
@@ -227,8 +252,7 @@ fn calibrate(
     let held_out = if held_out.is_empty() { readings } else { held_out };
     let width = schema.width();
     let mut expected = Vec::new();
-    let options = detect::Options { known_cars, ..detect::Options::default() };
-    let calibration = detect::calibrate(schema, &names, &options, |part, each| {
+    let calibration = detect::calibrate(schema, &names, options, |part, each| {
         let recording = if part == detect::Part::HeldOut { held_out } else { readings };
         for run in recording.runs() {
             let car = names.binary_search(&run.car).unwrap_or(0) as u32;

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::calibration::{Calibration, Residuals, Source, SourceKind};
 use super::detector::{DetectError, Detector, Scratch};
-use super::levels::{BLOCK, Maxima, Sizes, Stage};
+use super::levels::{Maxima, Sizes, Stage, Wish, block_length};
 use super::state::CarState;
 use super::usual::{Fit, Usual, lags_worth_fitting};
 use crate::telemetry::Schema;
@@ -49,6 +49,10 @@ impl Default for Options {
         }
     }
 }
+
+/// A single source or sensor is believed at this rate (false episodes per car-day) at the most, whatever rate is wished for: a wish
+/// for more episodes is one for weaker evidence of all sources together, not for the noise of each.
+const STRICT: f64 = 0.02;
 
 /// Which readings a pass is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,7 @@ pub fn calibrate<E>(
     mut pass: impl FnMut(Part, &mut dyn FnMut(Reading<'_>)) -> Result<(), E>,
 ) -> Result<Calibration, CalibrateError<E>> {
     let s = schema.width();
-    let mut usual = Usual::new(s);
+    let mut usual = Usual::new(schema);
     pass(Part::Training, &mut |reading| usual.add(&reading)).map_err(CalibrateError::Readings)?;
     if usual.readings < 30 {
         return Err(CalibrateError::TooFew { part: "training", found: usual.readings, needed: 30 });
@@ -127,6 +131,7 @@ pub fn calibrate<E>(
         deviation,
         immaterial: options.immaterial.clone(),
         stuck_after: usual.stuck_after(),
+        unranged: usual.unranged(),
         together: f32::MAX,
         linear: None,
         sources: Vec::new(),
@@ -144,12 +149,9 @@ pub fn calibrate<E>(
     pass(Part::HeldOut, &mut |reading| expects |= reading.expected.len() == s).map_err(CalibrateError::Readings)?;
     let unit = |kind| Source { kind, scale: vec![1.0; s], tail: vec![1.0; s], joint: f32::MAX, sensor: f32::MAX };
     learned.sources.extend(expects.then(|| unit(SourceKind::Model)));
-    if let Some(linear) = &mut learned.linear {
+    if let Some(linear) = &learned.linear {
         learned.sources.push(unit(SourceKind::Lagged));
-        if expects {
-            // A model already expects of each sensor what the others say, and knows more than straight lines.
-            linear.conditional.clear();
-        } else if !linear.conditional.is_empty() {
+        if !linear.conditional.is_empty() {
             learned.sources.push(unit(SourceKind::Conditional));
         }
     }
@@ -163,14 +165,15 @@ pub fn calibrate<E>(
     sizes.set(&mut learned, names, options.known_cars);
 
     // Tails of each sensor, then thresholds of the channels built on them.
-    let blocks_per_day = 86_400_000.0 / (f64::from(learned.interval_ms.max(1)) * f64::from(BLOCK));
-    let probability = options.target / blocks_per_day;
+    let block = block_length(sizes.held_out);
+    let blocks_per_day = 86_400_000.0 / (f64::from(learned.interval_ms.max(1)) * f64::from(block));
+    let wish = Wish::new(options.target / blocks_per_day, STRICT / blocks_per_day);
     for stage in [Stage::Tails, Stage::Thresholds] {
-        let mut maxima = Maxima::new(stage, s, &learned);
+        let mut maxima = Maxima::new(stage, s, &learned, block);
         run(schema, names, &learned, &[Part::HeldOut], false, &mut pass, |reading, scratch, state| {
             maxima.add(reading.car, scratch, state);
         })?;
-        maxima.set(&mut learned, probability);
+        maxima.set(&mut learned, &wish);
     }
     let calibration = Calibration::Residuals(Box::new(learned));
     Detector::new(&calibration, schema)?;

@@ -62,6 +62,9 @@ pub struct Residuals {
     pub immaterial: Vec<f32>,
     /// Equal values in a row from which a sensor is stuck `[S]`; 0: never.
     pub stuck_after: Vec<u16>,
+    /// Sensors (positions) that left the schema's range in training: for this fleet it is no range.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unranged: Vec<u16>,
     /// Threshold of all sources together: of the root of what [`Source`] calls joint, summed, with a long and bounded memory of it.
     #[serde(default = "never")]
     pub together: f32,

@@ -108,7 +108,14 @@ impl Detector {
     /// Makes `calibration` ready for readings of `schema`; the schema's ranges say what is bad data.
     pub fn new(calibration: &Calibration, schema: &Schema) -> Result<Self, DetectError> {
         let sensors = schema.width();
-        let ranges = schema.sensors().iter().map(|sensor| sensor.range).collect();
+        let mut ranges: Vec<(f32, f32)> = schema.sensors().iter().map(|sensor| sensor.range).collect();
+        if let Calibration::Residuals(learned) = calibration {
+            for &sensor in &learned.unranged {
+                if let Some(range) = ranges.get_mut(usize::from(sensor)) {
+                    *range = (f32::NEG_INFINITY, f32::INFINITY);
+                }
+            }
+        }
         let rule = match calibration {
             Calibration::Mse { threshold } => {
                 positive("threshold", *threshold)?;

@@ -8,9 +8,11 @@
 //! plus half of every `M`. Together, they order readings best; each on its own, a channel is heard when it is over its threshold
 //! and fades fast below it: `min(x, x⁴)`.
 
+mod blame;
+
 use super::calibration::{Linear, Residuals, SourceKind};
 use super::detector::{DetectError, Scratch, positive};
-use super::episode::{Decision, worst};
+use super::episode::Decision;
 use super::quality::SensorQuality;
 use super::state::{CarState, MAX_SOURCES, RELEASE};
 
@@ -184,7 +186,7 @@ impl Judge {
         scratch.residual.clear();
         scratch.residual.resize(s * self.sources.len(), 0.0);
         let pace = Pace::new(state.judged, state.relearn, calm);
-        let (mut alone, mut worst_source) = (0.0f32, 0);
+        let mut alone = 0.0f32;
         for (n, source) in self.sources.iter().enumerate() {
             let residual = &mut scratch.residual[n * s..(n + 1) * s];
             let known = match source.kind {
@@ -211,9 +213,7 @@ impl Judge {
             }
             let sensor = own[..s].iter().zip(&source.per_tail).fold(0.0f32, |most, (e, t)| most.max(e.abs() * t));
             let channel = (state.joint[n].sqrt() * source.per_joint).max(sensor * source.per_sensor);
-            if channel > alone {
-                (alone, worst_source) = (channel, n);
-            }
+            alone = alone.max(channel);
         }
         let together = self.together(&state.joint, &state.memory, lagged);
         scratch.together = together;
@@ -228,8 +228,7 @@ impl Judge {
             }
         }
         if score >= RELEASE {
-            let own = &own[worst_source * 3 * s..(worst_source + 1) * 3 * s];
-            self.attribute(worst_source, own, values, scratch);
+            self.attribute(own, values, scratch);
         }
         remember(state.lags, lags, scratch);
         state.lags = (state.lags + 1).min(self.lag_rows as u8);
@@ -367,42 +366,6 @@ impl Judge {
         }
         squares / count.max(1.0)
     }
-
-    /// Names the sensors to blame, by what their residuals and smoothed residuals add to the worst source.
-    fn attribute(&self, n: usize, own: &[f32], values: &[f32], scratch: &mut Scratch) {
-        let s = self.sensors;
-        let lambda = self.learned.smoothing;
-        // The variance of a moving average of independent residuals is λ/(2−λ) of theirs (Roberts 1959).
-        let widen = (2.0 - lambda) / lambda;
-        let Scratch { guilt, blames, residual, .. } = scratch;
-        let z = &residual[n * s..(n + 1) * s];
-        guilt.clear();
-        guilt.extend(z.iter().zip(own).map(|(z, e)| z * z + widen * e * e));
-        let source = &self.sources[n];
-        worst(guilt, blames, |i| {
-            let sigma = if z[i].abs() > own[i].abs() * widen.sqrt() { z[i] } else { own[i] * widen.sqrt() };
-            let back = (sigma / own[2 * s + i] + own[s + i]) / source.per_scale[i] * self.learned.deviation[i];
-            (values[i], values[i] - back, sigma)
-        });
-    }
-}
-
-impl Judge {
-    /// How much each sensor adds to the residuals of all sources, now and smoothed; into `scratch.guilt`.
-    pub fn guilt(&self, state: &CarState, scratch: &mut Scratch) {
-        let s = self.sensors;
-        let lambda = self.learned.smoothing;
-        let widen = (2.0 - lambda) / lambda;
-        let Scratch { guilt, residual, .. } = scratch;
-        guilt.clear();
-        guilt.resize(s, 0.0);
-        let own = state.planes[self.lag_rows * s..].chunks_exact(3 * s);
-        for (z, own) in residual.chunks_exact(s).zip(own) {
-            for ((sum, z), e) in guilt.iter_mut().zip(z).zip(own) {
-                *sum += z * z + widen * e * e;
-            }
-        }
-    }
 }
 
 /// How fast a car's own bias follows.
@@ -439,17 +402,25 @@ fn standardised(scaled: f32, bias: f32, gain: f32) -> f32 {
     ((scaled - bias) * gain).clamp(-MAX_SIGMA, MAX_SIGMA)
 }
 
-/// The scalar product, in eight sums side by side: the processor adds them at once.
+/// The scalar product, in four sums side by side: the processor adds them at once. Counted by hand, since a development build
+/// calls an iterator's `next` for every number.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a_blocks, b_blocks) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_blocks.zip(b_blocks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let (mut s0, mut s1, mut s2, mut s3) = (0.0f32, 0.0f32, 0.0f32, 0.0f32);
+    let mut i = 0;
+    while i + 4 <= n {
+        s0 += a[i] * b[i];
+        s1 += a[i + 1] * b[i + 1];
+        s2 += a[i + 2] * b[i + 2];
+        s3 += a[i + 3] * b[i + 3];
+        i += 4;
     }
-    sums.iter().sum::<f32>() + rest
+    while i < n {
+        s0 += a[i] * b[i];
+        i += 1;
+    }
+    (s0 + s1) + (s2 + s3)
 }
 
 /// One over `x`; 0 for 0, which then counts for nothing.

@@ -8,8 +8,33 @@ use super::detector::Scratch;
 use super::state::CarState;
 use super::tail::Peaks;
 
-/// A block of readings whose maximum counts as one draw from the tail.
-pub(super) const BLOCK: u32 = 64;
+/// Readings of a block, whose maximum counts as one draw from the tail, of so many readings held out.
+///
+/// Longer blocks see what is rare as what it is: a manoeuvre driven once an hour makes the tail of blocks of a quarter of an hour,
+/// but vanishes among the many peaks of blocks of a minute. They need readings enough to be some hundreds all the same.
+pub(super) fn block_length(held_out: u64) -> u32 {
+    (held_out / BLOCKS).clamp(64, 1024) as u32
+}
+
+/// So many blocks say what a tail is like.
+const BLOCKS: u64 = 500;
+
+/// How rarely a block's maximum shall exceed its threshold.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// That of all sources together;
+    together: f64,
+    /// those of all channels on their own, together.
+    alone: f64,
+}
+
+impl Wish {
+    /// Half of `probability` is for all sources together, the other half, but never more than half of `strict`, for the channels of
+    /// each on its own.
+    pub fn new(probability: f64, strict: f64) -> Self {
+        Wish { together: probability / 2.0, alone: probability.min(strict) / 2.0 }
+    }
+}
 
 /// How large residuals usually are: of the fleet, and of each car.
 pub(super) struct Sizes {
@@ -123,6 +148,7 @@ pub(super) struct Maxima {
     lag_rows: usize,
     tails: Vec<Vec<f32>>,
     rule: (usize, usize),
+    block: u32,
     peaks: Vec<Peaks>,
     cars: FxHashMap<u32, Block>,
     statistics: Vec<f32>,
@@ -136,7 +162,7 @@ struct Block {
 }
 
 impl Maxima {
-    pub fn new(stage: Stage, s: usize, learned: &Residuals) -> Self {
+    pub fn new(stage: Stage, s: usize, learned: &Residuals, block: u32) -> Self {
         let sources = learned.sources.len();
         let count = if stage == Stage::Tails { s * sources } else { 2 * sources + 1 };
         Maxima {
@@ -145,6 +171,7 @@ impl Maxima {
             lag_rows: learned.linear.as_ref().map_or(1, |linear| usize::from(linear.lags).max(1)),
             tails: learned.sources.iter().map(|source| source.tail.clone()).collect(),
             rule: (usize::from(learned.breaches.max(1)), usize::from(learned.window.clamp(1, 32))),
+            block,
             peaks: vec![Peaks::default(); count],
             cars: FxHashMap::default(),
             statistics: Vec::new(),
@@ -191,7 +218,7 @@ impl Maxima {
             block.maxima[c] = block.maxima[c].max(reached);
         }
         block.readings += 1;
-        if block.readings.is_multiple_of(BLOCK) {
+        if block.readings.is_multiple_of(self.block) {
             self.peaks
                 .iter_mut()
                 .zip(&mut block.maxima)
@@ -199,7 +226,7 @@ impl Maxima {
         }
     }
 
-    pub fn set(mut self, learned: &mut Residuals, probability: f64) {
+    pub fn set(mut self, learned: &mut Residuals, wish: &Wish) {
         // Cars with less than a block of readings still count, if there is nothing else.
         if self.peaks.first().is_none_or(|peaks| peaks.blocks() == 0) {
             for block in self.cars.values() {
@@ -207,8 +234,7 @@ impl Maxima {
             }
         }
         let s = self.s;
-        // Half of the false episodes to all sources together, the other half to the channels of each on its own.
-        let own = probability / (4 * learned.sources.len()) as f64;
+        let own = wish.alone / (2 * learned.sources.len()) as f64;
         for (n, source) in learned.sources.iter_mut().enumerate() {
             match self.stage {
                 Stage::Tails => {
@@ -230,7 +256,7 @@ impl Maxima {
         if self.stage == Stage::Thresholds
             && let Some(peaks) = self.peaks.last_mut()
         {
-            learned.together = peaks.level(probability / 2.0).unwrap_or(0.0).max(LEAST_JOINT);
+            learned.together = peaks.level(wish.together).unwrap_or(0.0).max(LEAST_JOINT);
         }
     }
 }
@@ -246,3 +272,21 @@ const LEAST_TAIL: f32 = 0.5;
 const LEAST_SENSOR: f32 = 0.7;
 /// and no reading as a whole before the root mean square of its residuals is.
 const LEAST_JOINT: f32 = 1.2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_grow_with_the_readings_there_are_and_stay_within_bounds() {
+        assert_eq!([0, 32_000, 64_000, 256_000, u64::MAX].map(block_length), [64, 64, 128, 512, 1024]);
+    }
+
+    #[test]
+    fn a_wish_for_more_episodes_is_granted_to_all_sources_together_and_not_to_each_alone() {
+        let (usual, more, fewer) = (Wish::new(1e-4, 1e-4), Wish::new(1e-2, 1e-4), Wish::new(1e-6, 1e-4));
+        assert_eq!((usual.together, usual.alone), (5e-5, 5e-5));
+        assert_eq!((more.together, more.alone), (5e-3, 5e-5));
+        assert_eq!((fewer.together, fewer.alone), (5e-7, 5e-7));
+    }
+}

@@ -6,6 +6,7 @@ use super::calibrate::Reading;
 use super::calibration::{Linear, Residuals};
 use super::detector::{EARLY, LOST};
 use super::linear::Square;
+use crate::telemetry::Schema;
 
 /// Multiply-adds that a fit may cost; beyond, it looks at every second reading, third, …
 const WORK: u64 = 20_000_000_000;
@@ -21,6 +22,8 @@ pub(super) fn lags_worth_fitting(wanted: u8, sensors: usize, readings: u64) -> u
 /// What sensors usually do: first pass over the training readings.
 pub(super) struct Usual {
     pub readings: u64,
+    ranges: Vec<(f32, f32)>,
+    outside: Vec<u64>,
     count: Vec<u64>,
     mean: Vec<f64>,
     squares: Vec<f64>,
@@ -40,8 +43,11 @@ impl Usual {
     /// So many intervals are enough to know the usual one.
     const INTERVALS: usize = 100_000;
 
-    pub fn new(s: usize) -> Self {
+    pub fn new(schema: &Schema) -> Self {
+        let s = schema.width();
         Usual {
+            ranges: schema.sensors().iter().map(|sensor| sensor.range).collect(),
+            outside: vec![0; s],
             readings: 0,
             count: vec![0; s],
             mean: vec![0.0; s],
@@ -72,6 +78,8 @@ impl Usual {
                 previous.runs[i] = 0;
                 continue;
             }
+            let (low, high) = self.ranges[i];
+            self.outside[i] += u64::from(value < low || value > high);
             // Welford's running mean and sum of squares.
             self.count[i] += 1;
             let off = f64::from(value) - self.mean[i];
@@ -97,6 +105,12 @@ impl Usual {
             if deviation > 1e-6 * mean.abs() { deviation as f32 } else { 0.0 }
         });
         (mean, deviation.collect())
+    }
+
+    /// Sensors of which more than one value in a thousand is outside the schema's range.
+    pub fn unranged(&self) -> Vec<u16> {
+        let is_none = |&i: &usize| self.outside[i] * 1000 > self.count[i];
+        (0..self.outside.len()).filter(is_none).map(|i| i as u16).collect()
     }
 
     /// Three times the longest run there was, twenty at least; never for a sensor that stands still for long anyway.

@@ -318,7 +318,7 @@ fn slot_of<'s>(
     slots.get_mut(*last)
 }
 
-fn record<'a>(message: &'a BorrowedMessage<'a>) -> Record<'a> {
+pub(super) fn record<'a>(message: &'a BorrowedMessage<'a>) -> Record<'a> {
     let (mut mqtt_topic, mut received) = (None, None);
     each_header(message, |key, value| match key {
         MQTT_TOPIC => mqtt_topic = value,

@@ -5,7 +5,8 @@
 //! Cluster ── ensure_topic ──▶ topics (known to producer and consumers alike)
 //!   │
 //!   ├─ Producer<T>  try_send(record, token) … later on_delivery(token, result)      never blocks; Full is an answer
-//!   └─ Consumer     poll(max, wait, each record) … stored()                         at least once
+//!   ├─ Consumer     poll(max, wait, each record) … stored()                         at least once
+//!   └─ History      poll(max, wait, each record) … finished()                       a stretch of time, once, in no group
 //! ```
 //!
 //! **Embedded** is librdkafka's mock cluster: the real protocol on an ephemeral port of 127.0.0.1, everything in
@@ -23,6 +24,7 @@ mod consumer;
 mod credit;
 mod error;
 mod health;
+mod history;
 mod partition;
 mod producer;
 mod settings;
@@ -32,6 +34,7 @@ pub use cluster::Cluster;
 pub use consumer::{Consumer, Polled, Record, Share};
 pub use error::{DeliveryError, KafkaError, SendError};
 pub use health::Health;
+pub use history::History;
 pub use partition::partition_of;
 pub use producer::{Outgoing, Producer};
 pub use tail::{Tail, Written};

@@ -95,6 +95,21 @@ fn one_json_object_holds_what_the_contract_says_and_a_plain_fault_is_found_and_b
 }
 
 #[test]
+fn the_labels_that_simulate_writes_are_causes_too() {
+    let home = trained("failures");
+    let labels = "car,fault,onset,end,severity,sensors\nb,pump,24000,26940,0.80,heat\n";
+    write(&home.path().join("labels.csv"), labels);
+    let (code, out, err) = evaluate(&home, &["--json", "--causes", "labels.csv"]);
+    assert_eq!(code, 0, "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["attribution_top1"], 1.0);
+    write(&home.path().join("labels.csv"), &labels.replace("onset", "since"));
+    let (code, _, err) = evaluate(&home, &["--causes", "labels.csv"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("labels.csv, line 1: no column \"start\"") && err.contains("onset"), "{err}");
+}
+
+#[test]
 fn a_file_of_zeros_and_ones_has_tables_for_people() {
     let home = trained("anomaly");
     let (code, out, _) = evaluate(&home, &[]);

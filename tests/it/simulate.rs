@@ -382,3 +382,56 @@ fn a_broker_that_is_restarted_costs_no_reading_and_sigterm_waits_for_what_is_out
     assert!(count("readings published") >= 400, "{said}");
     assert_eq!(count("readings published"), count("acknowledged"), "{said}");
 }
+
+/// The whole way, in one process: a fault, the model in the binary, an episode and whom it blames.
+#[test]
+fn an_episode_of_a_simulated_fault_blames_a_sensor_that_its_label_lists() {
+    use dashlight::detect::{Calibration, Change, Detector, Scratch};
+    use dashlight::model::Model;
+    use dashlight::simulate::{Fleet, FleetOptions, faults, sensor};
+
+    const READINGS: i64 = 1200;
+    const CARS: usize = 3;
+    let mut model = Model::load("car-sensors").unwrap();
+    let calibration: Calibration = model.manifest().calibration().unwrap().unwrap();
+    let detector = Detector::new(&calibration, model.schema()).unwrap();
+    let (mut opened, mut right) = (0, 0);
+    for kind in faults() {
+        let options = FleetOptions {
+            cars: CARS,
+            only_fault: Some(kind.id.into()),
+            duration: Some(std::time::Duration::from_secs(READINGS as u64)),
+            labels: true,
+            seed: 11,
+            ..FleetOptions::default()
+        };
+        let mut fleet = Fleet::new(&options).unwrap();
+        let mut episodes = Vec::new();
+        for car in 0..CARS {
+            let (mut state, mut scratch, mut expected) = (detector.car(None), Scratch::default(), Vec::new());
+            let mut row = [0.0; sensor::COUNT];
+            for n in 0..READINGS {
+                fleet.step(car, n * 1000, &mut row);
+                model.expected(&row, &mut expected).unwrap();
+                let verdict = detector.observe(&mut state, n * 1000, &row, &expected, &mut scratch);
+                if matches!(verdict.change, Change::Opened | Change::Updated) {
+                    let episode = state.open_episode().unwrap();
+                    episodes.retain(|&(of, onset, _)| (of, onset) != (car, episode.onset_ms));
+                    episodes.push((car, episode.onset_ms, episode.blames()[0].sensor));
+                }
+            }
+        }
+        for label in fleet.finish() {
+            let of_it = |&&(car, onset, _): &&(usize, i64, u16)| {
+                car == label.car && (label.onset - 2000..=label.end).contains(&onset)
+            };
+            if let Some(&(_, _, blamed)) = episodes.iter().find(of_it) {
+                opened += 1;
+                right += usize::from(label.sensors & (1 << blamed) != 0);
+            }
+        }
+    }
+    let all = CARS * faults().len();
+    assert!(opened * 10 >= all * 8, "{opened} of {all} faults opened an episode");
+    assert!(right * 10 >= opened * 9, "of {opened} episodes {right} blame the right sensor most");
+}

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
+
+use dashlight::config;
+use dashlight::kafka::{Cluster, Outgoing, Producer};
 
 fn dashlight(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dashlight")).args(arguments).current_dir(folder).output().unwrap()
@@ -145,4 +149,90 @@ fn a_model_made_elsewhere_gets_a_manifest_to_start_from() {
     assert!(text.contains("name = \"v018\"") && text.starts_with('#'), "{text}");
     let inspected = done(folder, &["model", "inspect", "bare.onnx"]);
     assert!(!inspected.contains("no manifest"), "{inspected}");
+}
+
+/// Writes four hundred readings of two cars into a new topic, and one record that is none; answers the topic.
+fn fill(cluster: &Cluster) -> String {
+    let topic = format!("pumps-{}-{}", std::process::id(), cluster.bootstrap().replace(':', "-"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while let Err(error) = cluster.ensure_topic(&topic) {
+        assert!(error.is_retriable() && std::time::Instant::now() < deadline, "{error}");
+    }
+    let producer = Producer::open(cluster, |(), fate| assert_eq!(fate, Ok(()))).unwrap();
+    let send = |key: &str, payload: &str| {
+        let out = Outgoing { topic: &topic, key: Some(key.as_bytes()), payload: payload.as_bytes(), headers: &[] };
+        while producer.try_send(out, ()).is_err() {
+            assert!(std::time::Instant::now() < deadline, "Kafka has no room for a minute");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    send("pump-1", "hello");
+    for n in 0..200 {
+        let wave = (f64::from(n) * 0.3).sin();
+        for pump in ["pump-1", "pump-2"] {
+            let time = 1_700_000_000 + n * 10;
+            send(
+                pump,
+                &format!(r#"{{"time":{time},"flow":{:.3},"pressure":{:.3},"site":"north"}}"#, 3.0 * wave, 7.0 - wave),
+            );
+        }
+    }
+    assert_eq!(producer.flush(Duration::from_secs(60)), 0, "all of it is in Kafka");
+    topic
+}
+
+fn a_topic_is_learned_from(cluster: &Cluster) {
+    let topic = fill(cluster);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let train = ["train", "--kafka", cluster.bootstrap(), "--topic", &topic, "--out", "pumps.onnx", "--epochs", "5"];
+    let output = dashlight(folder, &train);
+    let (said, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{warned}");
+    assert!(said.contains("2 sensors") && said.contains("of 2 cars"), "{said}");
+    assert!(warned.contains("left out 1 records") && warned.contains("not JSON"), "{warned}");
+    let manifest = std::fs::read_to_string(folder.join("pumps.toml")).unwrap();
+    assert!(manifest.contains("rows = 400") && manifest.contains(&format!("topic {topic}")), "{manifest}");
+    assert!(manifest.contains("name = \"flow\"") && manifest.contains("name = \"pressure\""), "{manifest}");
+    assert!(manifest.contains("2023-11-14T22:13:20Z"), "the time is the readings' own: {manifest}");
+    // Nothing comes while nobody sends, and a topic that is not there is not made.
+    let none = ["train", "--kafka", cluster.bootstrap(), "--topic", &topic, "--for", "1s", "--out", "none.onnx"];
+    assert!(refused(folder, &none, 2).contains("holds no record of that time"));
+    let absent = ["train", "--kafka", cluster.bootstrap(), "--topic", "no-such-topic", "--out", "none.onnx"];
+    assert!(refused(folder, &absent, 1).contains("there is no such topic"));
+    assert!(!folder.join("none.onnx").exists());
+}
+
+#[test]
+fn a_topic_is_learned_from_like_a_file() {
+    a_topic_is_learned_from(&Cluster::open(&config::Kafka { partitions: 2, ..config::Kafka::default() }).unwrap());
+}
+
+#[test]
+fn a_topic_of_a_real_kafka_is_learned_from_like_a_file() {
+    let Ok(bootstrap) = std::env::var("DASHLIGHT_TEST_KAFKA") else {
+        eprintln!("skipped: DASHLIGHT_TEST_KAFKA names no Kafka");
+        return;
+    };
+    a_topic_is_learned_from(&Cluster::open(&config::Kafka { bootstrap, ..config::Kafka::default() }).unwrap());
+}
+
+#[test]
+fn where_to_learn_from_is_said_once_and_rightly() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let said = |arguments: &[&str]| {
+        let output = dashlight(folder, &[&["train", "--out", "m.onnx"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&[]).contains("<FILE>"));
+    assert!(said(&["a.csv", "--kafka", "localhost:9"]).contains("cannot be used with"));
+    for flag in ["--topic", "--from", "--to", "--for", "--config"] {
+        assert!(said(&["a.csv", flag, "1s"]).contains("cannot be used with"), "{flag}");
+        assert!(said(&[flag, "1s"]).contains("--kafka <BOOTSTRAP>"), "{flag}");
+    }
+    assert!(said(&["--kafka", "localhost:9", "--from", "noon"]).contains("--from \"noon\" is no time"));
+    assert!(said(&["--kafka", "localhost:9", "--from", "2", "--to", "1"]).contains("nothing lies between"));
+    assert!(said(&["a.csv", "--false-episodes", "0"]).contains("a number from 0.000001 to 100"));
 }
