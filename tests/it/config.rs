@@ -358,6 +358,7 @@ fn every_key_outside_of_sources_can_be_set_by_its_variable() {
             ("mqtt.listen", _) => "127.0.0.1:7".into(),
             ("mqtt.connect", _) => "mqtt://a, mqtt://b".into(),
             ("kafka.bootstrap", _) => "k:1".into(),
+            ("wal.max_bytes", _) => "33554432".into(),
             ("kafka.replication", _) => "3".into(),
             ("console.color", _) => "16".into(),
             ("log.level", _) => "debug".into(),
