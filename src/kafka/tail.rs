@@ -148,6 +148,9 @@ impl ClientContext for Hearing {
     }
 
     fn error(&self, error: NativeError, reason: &str) {
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            return; // What we asked to be told; it comes by another way as well.
+        }
         client::on_error(&self.place, &error, reason);
     }
 }
