@@ -17,9 +17,10 @@ const MAX: usize = 4_096;
 pub fn ask(prompt: &str) -> io::Result<Option<String>> {
     let mut terminal = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut stderr = io::stderr().lock();
+    // Before the prompt: whoever sees it may type at once.
+    let _hidden = Hidden::start()?;
     write!(stderr, "{prompt}")?;
     stderr.flush()?;
-    let _hidden = Hidden::start()?;
     let typed = read(&mut terminal);
     write!(stderr, "\r\n")?;
     typed
