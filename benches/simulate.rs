@@ -26,7 +26,9 @@ fn simulate(c: &mut Criterion) {
             black_box(fleet.step(car, time, &mut row))
         });
     });
-    let link = || Link::new(LinkOptions { address: String::new(), client_id: String::new(), qos: Qos::AtLeastOnce });
+    let options =
+        || LinkOptions { address: String::new(), client_id: String::new(), login: None, qos: Qos::AtLeastOnce };
+    let link = || Link::new(options());
     let mut outbox = link();
     group.bench_function("reading_as_publish", |b| {
         b.iter(|| {
