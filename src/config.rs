@@ -182,14 +182,18 @@ sections! {
         car: String = "topic".into(),
         /// JSON field with the event time: seconds, milliseconds or RFC 3339. Empty: the time received.
         time: String = "time".into(),
-        /// Model for these readings, a built-in one's name or an ONNX file. Empty: `model.name`.
+        /// Model for these readings, named as in `model.name`. Empty: `model.name` itself.
         model: String = String::new(),
     }
 
     /// `[model]`: the model that scores, and what is done with scores.
     Model {
-        /// A built-in model's name, or the path of an ONNX file.
+        /// A built-in model's name, the path of an ONNX file, or of a folder of which the newest one counts. Files are looked at each
+        /// second: a replaced one is taken up while running, one that cannot be used is refused and the one before goes on.
         name: String = "car-sensors".into(),
+        /// A challenger, named as in `name`: judges the readings of every source without a model of its own beside the live model, with its
+        /// own threshold. It publishes nothing; the Pipeline view and the summary compare the two. Empty: none.
+        shadow: String = String::new(),
         /// Which scores are written to Kafka: `breaches` only, or `all` (which doubles the log's load).
         scores: Scores = Scores::Breaches,
         /// Threshold to use instead of the one in the model's manifest.

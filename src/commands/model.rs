@@ -32,110 +32,134 @@ struct Inspect {
     /// Write a manifest to start from beside the ONNX file, if there is none
     #[arg(long)]
     write: bool,
+    /// Write that manifest to this file instead; `-` is stdout, and what is seen goes to stderr
+    #[arg(long, value_name = "FILE", conflicts_with = "write")]
+    out: Option<PathBuf>,
     /// Name the manifest's sensors after the columns of this CSV file
-    #[arg(long, value_name = "FILE", requires = "write")]
+    #[arg(long, value_name = "FILE")]
     like: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
     let What::Inspect(inspect) = args.what;
-    match built_in::find(&inspect.model) {
-        Some(model) => {
-            describe(&graph::describe(model.onnx).map_err(Failure::usage)?);
-            if inspect.write {
-                return Err(Failure::usage(format!(
-                    "{:?} is built in and has its manifest: --write is for files",
-                    model.name
-                )));
-            }
+    let to_stdout = inspect.out.as_deref() == Some(Path::new("-"));
+    let (mut text, mut manifest) = (String::new(), None);
+    let done = look_into(&inspect, &mut text, &mut manifest);
+    // As much is said as there was to see, whatever came of it in the end.
+    if to_stdout {
+        eprint!("{text}");
+        super::to_stdout(manifest.unwrap_or_default().as_bytes())?;
+    } else {
+        super::to_stdout(text.as_bytes())?;
+    }
+    done
+}
+
+/// Writes what it sees to `text`, and to `on_stdout` the manifest that is wanted there.
+fn look_into(inspect: &Inspect, text: &mut String, on_stdout: &mut Option<String>) -> Result<(), Failure> {
+    let wanted = inspect.write || inspect.out.is_some();
+    if inspect.like.is_some() && !wanted {
+        return Err(Failure::usage("--like names the sensors of a manifest: add --write or --out FILE"));
+    }
+    if let Some(model) = built_in::find(&inspect.model) {
+        describe(&graph::describe(model.onnx).map_err(Failure::usage)?, text);
+        if wanted {
+            return Err(Failure::usage(format!(
+                "{:?} is built in and has its manifest: --write is for files",
+                model.name
+            )));
         }
-        None => {
-            let onnx = Path::new(&inspect.model).with_extension("onnx");
-            let shown = harmless(&onnx.display().to_string(), 300).into_owned();
-            if onnx.exists() {
-                let bytes = fs::read(&onnx).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-                let description =
-                    graph::describe(&bytes).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
-                describe(&description);
-                if inspect.write {
-                    start_manifest(&onnx, &bytes, inspect.like.as_deref())?;
-                }
+        usable(&Model::load(&inspect.model).map_err(Failure::usage)?, text);
+        return Ok(());
+    }
+    let onnx = Path::new(&inspect.model).with_extension("onnx");
+    let shown = harmless(&onnx.display().to_string(), 300).into_owned();
+    if !Path::new(&inspect.model).is_dir() && onnx.exists() {
+        let bytes = fs::read(&onnx).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+        let description = graph::describe(&bytes).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+        describe(&description, text);
+        if wanted {
+            let beside = manifest_path(&onnx);
+            let path = inspect.out.as_deref().unwrap_or(&beside);
+            if path != Path::new("-") && path.exists() {
+                let path = harmless(&path.display().to_string(), 300).into_owned();
+                return Err(Failure::usage(format!("{path} is there already: move it away to have another written")));
             }
+            let written = start_manifest(&onnx, &bytes, &description, inspect.like.as_deref())?;
+            if path == Path::new("-") {
+                *on_stdout = Some(written.clone());
+            } else {
+                let path_shown = harmless(&path.display().to_string(), 300).into_owned();
+                fs::write(path, &written).map_err(|error| Failure::running(format!("{path_shown}: {error}")))?;
+                say(text, "manifest", &format!("{path_shown} written"));
+            }
+            // What the manifest makes of it, wherever that went.
+            usable(&Model::from_parts(&onnx, &bytes, Some(&written)).map_err(Failure::usage)?, text);
+            return Ok(());
         }
     }
-    let model = Model::load(&inspect.model).map_err(Failure::usage)?;
-    usable(&model);
+    usable(&Model::load(&inspect.model).map_err(Failure::usage)?, text);
     Ok(())
 }
 
-fn describe(description: &Description) {
-    let made_by = if description.made_by.is_empty() { "unknown" } else { &description.made_by };
-    println!(
-        "made by     {made_by}, operators of version {}, {} parameters",
-        description.opset, description.parameters
-    );
-    for input in &description.inputs {
-        println!("input       {input}");
-    }
-    for output in &description.outputs {
-        println!("output      {output}");
-    }
-    let operators: Vec<String> = description.operators.iter().map(|(name, times)| format!("{name} x{times}")).collect();
-    println!("operators   {}", operators.join(", "));
+/// One line of what is seen.
+fn say(text: &mut String, what: &str, is: &str) {
+    *text += &format!("{what:<12}{is}\n");
 }
 
-fn usable(model: &Model) {
+fn describe(description: &Description, text: &mut String) {
+    let Description { made_by, opset, parameters, .. } = description;
+    let made_by = if made_by.is_empty() { "unknown" } else { made_by };
+    say(text, "made by", &format!("{made_by}, operators of version {opset}, {parameters} parameters"));
+    description.inputs.iter().for_each(|input| say(text, "input", input));
+    description.outputs.iter().for_each(|output| say(text, "output", output));
+    let operators: Vec<String> = description.operators.iter().map(|(name, times)| format!("{name} x{times}")).collect();
+    say(text, "operators", &operators.join(", "));
+}
+
+fn usable(model: &Model, text: &mut String) {
     let (manifest, graph) = (model.manifest(), model.graph());
     let units = |units| match units {
         Units::Raw => "raw units",
         Units::Standardised => "standardised units",
     };
-    println!("name        {}", harmless(model.name(), 60));
+    say(text, "name", &harmless(model.name(), 60));
     let names: Vec<&str> = manifest.sensors.iter().take(6).map(|sensor| sensor.name.as_str()).collect();
     let more = if manifest.sensors.len() > names.len() { ", …" } else { "" };
-    println!("sensors     {}: {}{more}", manifest.sensors.len(), harmless(&names.join(", "), 200));
+    say(text, "sensors", &format!("{}: {}{more}", manifest.sensors.len(), harmless(&names.join(", "), 200)));
     let batch = match graph.batch {
         BatchSize::Any => "any number of readings at once".to_owned(),
         BatchSize::Fixed(rows) => format!("{rows} at once"),
     };
-    println!("takes       {:?}, in {}, {batch}", harmless(&graph.input, 60), units(manifest.input.units));
+    let (input, output) = (harmless(&graph.input, 60), harmless(&graph.output, 60));
+    say(text, "takes", &format!("{input:?}, in {}, {batch}", units(manifest.input.units)));
     match manifest.output.kind {
         OutputKind::Reconstruction => {
-            println!(
-                "gives       {:?}: what it expects, in {}",
-                harmless(&graph.output, 60),
-                units(manifest.output.units)
-            );
+            say(text, "gives", &format!("{output:?}: what it expects, in {}", units(manifest.output.units)));
         }
-        OutputKind::Score => println!("gives       {:?}: a score", harmless(&graph.output, 60)),
+        OutputKind::Score => say(text, "gives", &format!("{output:?}: a score")),
     }
     if let Some(provenance) = &manifest.provenance {
-        println!(
-            "learned     from {} readings ({}), loss {}, held out {}",
-            provenance.rows_learned,
-            harmless(&provenance.data.join(", "), 200),
-            provenance.loss,
-            provenance.held_out_loss
-        );
+        let data = harmless(&provenance.data.join(", "), 200).into_owned();
+        let (learned, loss, held_out) = (provenance.rows_learned, provenance.loss, provenance.held_out_loss);
+        say(text, "learned", &format!("from {learned} readings ({data}), loss {loss}, held out {held_out}"));
     }
     if manifest.calibration.is_some() {
-        println!("calibrated  in its manifest");
+        say(text, "calibrated", "in its manifest");
     }
-    for sentence in model.assumed() {
-        println!("assumed     {sentence}");
-    }
+    model.assumed().iter().for_each(|sentence| say(text, "assumed", sentence));
 }
 
-/// Writes a manifest that says what would be assumed, for somebody to go on from.
-fn start_manifest(onnx: &Path, bytes: &[u8], like: Option<&Path>) -> Result<(), Failure> {
-    let path = manifest_path(onnx);
-    let shown = harmless(&path.display().to_string(), 300).into_owned();
-    if path.exists() {
-        return Err(Failure::usage(format!("{shown} is there already: move it away to have another written")));
-    }
+/// A manifest that says what would be assumed, for somebody to go on from.
+fn start_manifest(
+    onnx: &Path,
+    bytes: &[u8],
+    description: &Description,
+    like: Option<&Path>,
+) -> Result<String, Failure> {
     let name = onnx.file_stem().map_or_else(String::new, |stem| harmless(&stem.to_string_lossy(), 60).into_owned());
-    let mut manifest = match like {
+    let sensors = match like {
         Some(file) => {
             let reader = FileReader::open(file).map_err(Failure::usage)?;
             let known = Schema::car_sensors();
@@ -143,21 +167,34 @@ fn start_manifest(onnx: &Path, bytes: &[u8], like: Option<&Path>) -> Result<(), 
                 let sensor = known.position(name).map_or_else(|| Sensor::named(name), |at| known.sensors()[at].clone());
                 SensorEntry::of(&sensor, 0.0, 1.0)
             });
-            Manifest { sensors: sensors.collect(), ..Manifest::assumed(&name, 0) }
+            Some(sensors.collect::<Vec<_>>())
         }
-        None => {
-            let model = Model::from_parts(onnx, bytes, None).map_err(Failure::usage)?;
-            Manifest::assumed(&name, model.schema().width())
+        // Without a width there is nothing to assume, which is said in the words of a model that is loaded bare.
+        None if description.width.is_none() => {
+            Model::from_parts(onnx, bytes, None).map_err(Failure::usage)?;
+            None
         }
+        None => None,
     };
-    manifest.threshold = Some(Threshold { value: ASSUMED_THRESHOLD, set_by: "assumed: set your own".into() });
-    let text = manifest.write().map_err(Failure::running)?;
-    // A manifest that does not fit the graph is of no use to start from.
-    Model::from_parts(onnx, bytes, Some(&text)).map_err(Failure::usage)?;
-    let text = format!("{MANUAL}{text}");
-    fs::write(&path, text).map_err(|error| Failure::running(format!("{shown}: {error}")))?;
-    println!("manifest    {shown} written");
-    Ok(())
+    // What it gives is tried: what each sensor should be, else, output by output, a score.
+    let scores = description.output_names.iter().map(|name| (OutputKind::Score, Some(name.clone())));
+    let named = description.output_names.iter().map(|name| (OutputKind::Reconstruction, Some(name.clone())));
+    let mut first_error = None;
+    for (kind, output) in std::iter::once((OutputKind::Reconstruction, None)).chain(named).chain(scores) {
+        let mut manifest = match &sensors {
+            Some(sensors) => Manifest { sensors: sensors.clone(), ..Manifest::assumed(&name, 0) },
+            None => Manifest::assumed(&name, description.width.unwrap_or(1)),
+        };
+        (manifest.output.kind, manifest.output.name) = (kind, output);
+        manifest.threshold = Some(Threshold { value: ASSUMED_THRESHOLD, set_by: "assumed: set your own".into() });
+        let text = manifest.write().map_err(Failure::running)?;
+        // A manifest that does not fit the graph is of no use to start from.
+        match Model::from_parts(onnx, bytes, Some(&text)) {
+            Ok(_) => return Ok(format!("{MANUAL}{text}")),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.map_or_else(|| Failure::usage("it has no output"), Failure::usage))
 }
 
 const MANUAL: &str = "\

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+mod cycles;
+
 use crate::config::secret::MQTT_PASSWORD;
 use crate::failure::Failure;
+use crate::simulate::cycle::FAULTS;
 use crate::simulate::labels::LabelWriter;
 use crate::simulate::link::{Link, LinkOptions, Login, Qos};
 use crate::simulate::live::{self, LiveOptions, Outcome};
@@ -20,12 +23,15 @@ use crate::telemetry::{Schema, time};
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("to").required(true).args(["csv", "mqtt"])), after_long_help = kinds_of_fault())]
 pub struct Args {
+    /// What is simulated
+    #[arg(long, default_value = "cars", value_name = "KIND")]
+    kind: Kind,
     /// Write readings to this file with their failures as labels: `-` is stdout, a name ending in .gz is compressed.
     /// Time is simulated: same options, same bytes
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Publish to this MQTT broker, on topics vehicles/sensor/data/<car>, as time passes; a user's password is read from
-    /// DASHLIGHT_MQTT_PASSWORD
+    /// Publish to this MQTT broker as time passes, on topics vehicles/sensor/data/<car>, or car/engine/temperature; a user's
+    /// password is read from DASHLIGHT_MQTT_PASSWORD
     #[arg(long, value_name = "[USER@]HOST:PORT")]
     mqtt: Option<String>,
     /// Cars
@@ -37,9 +43,9 @@ pub struct Args {
     /// How long: 30s, 10m, 24h. A file needs it; publishing goes on until Ctrl-C without it
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Faults per car and hour; 0 for none
-    #[arg(long, default_value_t = DEFAULT_FAULTS, value_name = "PER_CAR_HOUR")]
-    faults: f64,
+    /// Faults per car and hour; 0 for none [default: 0.12, of engines 0.5]
+    #[arg(long, value_name = "PER_CAR_HOUR")]
+    faults: Option<f64>,
     /// Give each car exactly one fault: a kind's id, or the beginning that several share (tire, shock, sensor)
     #[arg(long, value_name = "KIND", conflicts_with = "faults")]
     only_fault: Option<String>,
@@ -63,21 +69,37 @@ pub struct Args {
     qos: u8,
 }
 
+/// What can be simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Electric cars: 18 sensors a reading
+    Cars,
+    /// Engines: 210 values a reading, one working cycle each (the KSQL demo's message)
+    EngineCycle,
+}
+
 /// The table of faults, for `--help` and the manual.
 fn kinds_of_fault() -> String {
     let mut text = String::from("Kinds of fault:");
     for kind in faults() {
         text += &format!("\n  {:<16}{}", kind.id, kind.label);
     }
+    text += "\n\nOf engines:";
+    for fault in FAULTS {
+        text += &format!("\n  {:<16}{}", fault.id, fault.label);
+    }
     text
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<(), Failure> {
+    if args.kind == Kind::EngineCycle {
+        return cycles::run(&args);
+    }
     let fleet_options = FleetOptions {
         cars: args.cars,
         rate: args.rate,
-        faults: args.faults,
+        faults: args.faults.unwrap_or(DEFAULT_FAULTS),
         seed: args.seed,
         faithful: args.faithful,
         only_fault: args.only_fault.clone(),

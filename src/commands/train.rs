@@ -43,6 +43,9 @@ pub struct Args {
     /// False episodes per car and day that the thresholds aim at, as held-out readings promise them
     #[arg(long, default_value_t = detect::Options::default().target, value_name = "PER_CAR_DAY", value_parser = false_episodes)]
     false_episodes: f64,
+    /// Sizes of the hidden layers, such as 32,8,32 [default: from the number of sensors]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = layer)]
+    layers: Vec<usize>,
     #[command(flatten)]
     topic: topic::Args,
 }
@@ -53,6 +56,11 @@ fn false_episodes(text: &str) -> Result<f64, String> {
         Ok(rate) if (1e-6..=100.0).contains(&rate) => Ok(rate),
         _ => Err("a number from 0.000001 to 100".into()),
     }
+}
+
+/// The size of a layer.
+fn layer(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|size| (1..=512).contains(size)).ok_or_else(|| "a layer has 1 to 512 units".to_owned())
 }
 
 /// What was read, beside the readings kept.
@@ -95,7 +103,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     // cars are all learned from, and the manifest keeps how each differs.
     let known_cars = if recording.is_fleet() { 0 } else { recording.cars() };
     let (readings, held_out) = recording.hold_out(args.seed);
-    let options = Options { name: name.clone(), seed: args.seed, epochs: args.epochs, hidden: Vec::new() };
+    let options = Options { name: name.clone(), seed: args.seed, epochs: args.epochs, hidden: args.layers.clone() };
     let mut learned = learn(&schema, &readings, &held_out, &options, &stop)?;
     if !learned.constant.is_empty() {
         eprintln!("dashlight: never varied, and so is not learned: {}", harmless(&learned.constant.join(", "), 400));

@@ -349,6 +349,7 @@ impl Sample {
             backend: "tract".into(),
             mean_batch: 48.0,
             threshold: "1.00, from 120,000 held-out readings".into(),
+            shadow: None,
             memory: 84_000_000,
             started: BEGIN - 60_000,
             warnings: if self.trouble {

@@ -187,15 +187,10 @@ impl Detector {
         match &self.rule {
             Rule::Mse { threshold } => {
                 let score = mean_squared_error(values, expected, scratch) / threshold;
-                // The demo's rule: each reading on its own, a breach is an episode.
-                let decision = Decision { breaches: 1, window: 1, quiet: 1 };
-                state.judged_ms = time_ms;
-                state.judged = state.judged.saturating_add(1);
                 if score > 1.0 {
                     blame_errors(values, expected, scratch);
                 }
-                let change = state.decide(score as f32, score > 1.0, time_ms, decision, &scratch.blames);
-                verdict(state, score > 1.0, change, quality)
+                alone(state, time_ms, score, quality, &scratch.blames)
             }
             Rule::Residuals(judge) => {
                 let since = time_ms.saturating_sub(state.judged_ms) as f32;
@@ -214,6 +209,31 @@ impl Detector {
                 verdict(state, breach, change, state.worst_quality())
             }
         }
+    }
+
+    /// Judges a reading by the score that a model itself gave it, as a multiple of the threshold; the rest is as with
+    /// [`Detector::observe`]. A score names no sensor to blame.
+    pub fn observe_score(
+        &self,
+        state: &mut CarState,
+        time_ms: i64,
+        values: &[f32],
+        score: f64,
+        scratch: &mut Scratch,
+    ) -> Verdict {
+        scratch.blames.clear();
+        scratch.sigmas.clear();
+        scratch.sigmas.resize(self.sensors, 0.0);
+        if !self.fits(state) {
+            state.refit(self.car(None));
+        }
+        if !state.is_new(time_ms, fingerprint(values)) {
+            return Verdict { repeated: true, ..again(state) };
+        }
+        let quality = self.look(values, scratch);
+        // A model may answer a gap with what is no number: that is bad data, not an anomaly.
+        let score = if score.is_nan() { 0.0 } else { score.clamp(0.0, f64::from(f32::MAX)) };
+        alone(state, time_ms, score, quality, &scratch.blames)
     }
 
     /// How much each sensor adds to what was strange about the reading just judged, breach or not `[S]`; the unit is of no
@@ -252,6 +272,15 @@ impl Detector {
         }));
         Quality::of(scratch.kinds.iter().copied())
     }
+}
+
+/// The demo's rule: each reading on its own, a breach is an episode.
+fn alone(state: &mut CarState, time_ms: i64, score: f64, quality: Quality, blames: &[SensorBlame]) -> Verdict {
+    let decision = Decision { breaches: 1, window: 1, quiet: 1 };
+    state.judged_ms = time_ms;
+    state.judged = state.judged.saturating_add(1);
+    let change = state.decide(score as f32, score > 1.0, time_ms, decision, blames);
+    verdict(state, score > 1.0, change, quality)
 }
 
 /// The verdict that stands while nothing new was judged.

@@ -38,4 +38,13 @@ impl<T: 'static> Asker<T> {
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => None,
         }
     }
+    /// The same, from a thread that may wait; waits for room too.
+    pub fn ask_and_wait<R: Send + 'static>(&self, question: impl FnOnce(&mut T) -> R + Send + 'static) -> Option<R> {
+        let (answer, answered) = bounded(1);
+        let ask: Ask<T> = Box::new(move |owner| {
+            let _ = answer.send(question(owner));
+        });
+        self.0.send(ask).ok()?;
+        answered.recv().ok()
+    }
 }

@@ -3,26 +3,31 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
-use super::records::{DeadLetter, EpisodeRecord, MarkRecord, Origin, ScoreRecord, blamed, json};
-use super::view::{Blame, Command, Episode, Millis};
+mod challenger;
+pub mod keep;
+mod marks;
+
+pub use marks::Marked;
+
+use super::models::{Scorer, blame};
+use super::records::{DeadLetter, EpisodeRecord, Origin, ScoreRecord, blamed, json};
+use super::view::{Episode, Millis};
 use crate::config::Scores;
-use crate::detect::{self, Change, Detector, Scratch, SensorQuality};
+use crate::detect::{self, Change, SensorQuality};
 use crate::fleet::{Judged, Shard};
 use crate::kafka::Record;
-use crate::model::{Model, ModelError};
+use crate::model::ModelError;
 use crate::telemetry::codec::Codec;
-use crate::telemetry::{Batch, ReadingMeta};
+use crate::telemetry::{Batch, ReadingMeta, Schema};
 
 /// Episodes kept once they are closed.
 const CLOSED: usize = 10_000;
 /// A device whose clock is further ahead is not believed: its readings count as of when they were received.
 const AHEAD_MS: Millis = 60_000;
-
-/// Readings from which a re-baseline learns.
-const REBASELINE_READINGS: u16 = 300;
 
 /// From which share of the blame, and how many standard deviations off, a sensor is shown as in breach.
 const BLAMED_SHARE: f32 = 0.1;
@@ -60,14 +65,32 @@ pub struct Tally {
     pub anomalies: u64,
     /// Episodes opened.
     pub episodes: u64,
+    /// Readings judged once more, to catch up after a restart: nothing of them was written or counted again.
+    pub again: u64,
 }
 
-/// What tells normal from not.
-pub struct Judge {
-    /// A model's calibration, ready for use.
-    pub detector: Detector,
-    /// What records call a score of 1: a foreign model's own threshold, in its units, else 1.
-    pub threshold: f64,
+/// Why a record is not judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was kept of its car over a restart has it in already.
+    Known,
+    /// The reason for its dead letter.
+    Unusable(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Refusal::Unusable(reason)
+    }
+}
+
+/// Where a car's readings come from.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The Kafka partition.
+    partition: i32,
+    /// The offset behind its newest reading there.
+    next: i64,
 }
 
 /// The lane.
@@ -75,17 +98,16 @@ pub struct Lane {
     index: usize,
     topic: Arc<str>,
     codec: Arc<Codec>,
-    model: Model,
-    model_name: String,
-    detector: Detector,
-    /// What one unit of the detector's score is in the units that records speak: a foreign model's own threshold, else 1.
-    threshold: f64,
+    scorer: Scorer,
+    challenger: Option<challenger::Challenger>,
     scores: Scores,
     shard: Shard,
     /// By car, like the shard's.
     states: Vec<detect::CarState>,
-    /// By car too: the Kafka partition its readings come from.
-    partitions: Vec<i32>,
+    /// By car too.
+    places: Vec<Place>,
+    /// Partitions that are being read again, to be where they were before a restart. Empty, as a rule.
+    catching_up: FxHashMap<i32, keep::CatchUp>,
     open: FxHashMap<u32, Open>,
     closed: VecDeque<(u32, Episode)>,
     labels: Vec<String>,
@@ -93,42 +115,29 @@ pub struct Lane {
     /// The payloads of the batch, end to end, each cut to what is kept of it, and where each ends.
     raw: Vec<u8>,
     raw_ends: Vec<usize>,
-    expected: Vec<f32>,
-    scratch: Scratch,
 }
 
 impl Lane {
     /// A lane for the Kafka topic `topic`. `index` is its schema's position among all schemas shown.
-    pub fn new(
-        index: usize,
-        topic: Arc<str>,
-        codec: Arc<Codec>,
-        model: Model,
-        judge: Judge,
-        scores: Scores,
-        limit: usize,
-    ) -> Self {
-        let schema = model.schema().clone();
+    pub fn new(index: usize, topic: Arc<str>, codec: Arc<Codec>, scorer: Scorer, scores: Scores, limit: usize) -> Self {
+        let schema = scorer.schema().clone();
         Lane {
             index,
             topic,
             codec,
-            model_name: model.name().to_owned(),
-            scratch: Scratch::default(),
-            detector: judge.detector,
-            threshold: judge.threshold,
+            scorer,
+            challenger: None,
             scores,
             states: Vec::new(),
-            partitions: Vec::new(),
+            places: Vec::new(),
+            catching_up: FxHashMap::default(),
             open: FxHashMap::default(),
             closed: VecDeque::new(),
-            labels: schema.sensors().iter().map(|sensor| sensor.label.to_lowercase()).collect(),
+            labels: labels(&schema),
             batch: Batch::new(schema.width()),
             raw: Vec::new(),
             raw_ends: Vec::new(),
-            expected: Vec::new(),
             shard: Shard::new(schema, limit),
-            model,
         }
     }
 
@@ -152,20 +161,30 @@ impl Lane {
         self.batch.len()
     }
 
-    /// Takes a record in, to be judged with the batch. The error is the reason for its dead letter.
-    pub fn decode(&mut self, record: &Record<'_>) -> Result<(), String> {
-        let Lane { batch, codec, shard, states, partitions, detector, .. } = self;
+    /// Takes a record in, to be judged with the batch.
+    pub fn decode(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
+        if !self.catching_up.is_empty() {
+            self.follow_log(record);
+        }
+        let Lane { batch, codec, shard, states, places, scorer, .. } = self;
         batch.try_push(|row| {
             let decoded = codec.decode(record.payload, row).map_err(|error| error.to_string())?;
             let key = match (&decoded.car, record.key) {
                 (Some(car), _) => car.as_bytes(),
                 (None, Some(key)) if !key.is_empty() => key,
-                (None, _) => return Err("no car: the record has no key, and the payload names none".to_owned()),
+                (None, _) => return Err("no car: the record has no key, and the payload names none".to_owned().into()),
             };
             let (car, new) = shard.car(key).map_err(|full| full.to_string())?;
+            let here = Place { partition: record.partition, next: record.offset.saturating_add(1) };
             if new {
-                states.push(detector.car(Some(&shard.cars()[car as usize].name)));
-                partitions.push(record.partition);
+                states.push(scorer.car(&shard.cars()[car as usize].name));
+                places.push(here);
+            } else {
+                let place = &mut places[car as usize];
+                if place.partition == here.partition && record.offset < place.next {
+                    return Err(Refusal::Known);
+                }
+                *place = here;
             }
             let time_ms =
                 decoded.time_ms.filter(|&time| time <= record.received_ms + AHEAD_MS).unwrap_or(record.received_ms);
@@ -188,32 +207,43 @@ impl Lane {
         if self.batch.is_empty() {
             return Ok(tally);
         }
-        self.expected.clear();
-        self.model.expected(self.batch.values(), &mut self.expected)?;
-        let width = self.batch.width();
+        let began = Instant::now();
+        self.scorer.run(&self.batch)?;
+        let looked = began.elapsed();
         for n in 0..self.batch.len() {
             let meta = *self.batch.meta(n);
-            let values = self.batch.row(n);
-            let expected = &self.expected[n * width..(n + 1) * width];
-            let state = &mut self.states[meta.car as usize];
-            let verdict = self.detector.observe(state, meta.time_ms, values, expected, &mut self.scratch);
-            tally.scored += 1;
-            tally.anomalies += u64::from(verdict.breach);
+            let timed = self.challenger.is_some().then(Instant::now);
+            let verdict = self.scorer.judge(&self.batch, n, &mut self.states[meta.car as usize]);
+            if let (Some(challenger), Some(timed)) = (&mut self.challenger, timed) {
+                challenger.hear(&verdict, timed.elapsed());
+            }
+            let again = self.is_again(meta.partition, meta.offset);
+            if again {
+                tally.again += 1;
+            } else {
+                tally.scored += 1;
+                tally.anomalies += u64::from(verdict.breach);
+            }
             let raw_start = if n == 0 { 0 } else { self.raw_ends[n - 1] };
             self.shard.remember(
                 meta.car,
                 Judged {
                     time: meta.time_ms,
                     received: meta.received_ms,
-                    values,
-                    expected,
-                    sigmas: self.scratch.sigmas(),
+                    values: self.batch.row(n),
+                    expected: self.scorer.expected(n),
+                    sigmas: self.scorer.sigmas(),
                     score: verdict.score,
                     severity: verdict.severity,
                     breach: verdict.breach,
                     raw: &self.raw[raw_start..self.raw_ends[n]],
                 },
             );
+            if again {
+                // Its verdicts were written before the restart.
+                self.follow(meta, verdict.change, meta.received_ms, &mut |_, _| {});
+                continue;
+            }
             if verdict.breach || self.scores == Scores::All {
                 self.report(n, &verdict, out);
             }
@@ -222,7 +252,16 @@ impl Lane {
                 self.follow(meta, verdict.change, now, out);
             }
         }
+        if let Some(challenger) = &mut self.challenger
+            && let Err(error) = challenger.judge(&self.batch, &self.shard, looked)
+        {
+            tracing::error!("the challenger failed and is let go: {error}");
+            self.challenger = None;
+        }
         self.forget();
+        if !self.catching_up.is_empty() {
+            self.catch_up(out);
+        }
         Ok(tally)
     }
 
@@ -243,12 +282,16 @@ impl Lane {
     /// Lets go of the cars of a partition that another process reads from now on. Not while readings wait.
     pub fn release(&mut self, partition: i32) {
         debug_assert!(self.batch.is_empty(), "readings name cars by number");
-        let mut of = self.partitions.iter().copied();
+        let mut of = self.places.iter().map(|place| place.partition);
         let moved = self.shard.retain(|_| of.next() != Some(partition));
         let kept = |n: u32| moved.get(n as usize).copied().flatten();
         let mut n = 0..;
         self.states.retain(|_| n.next().and_then(kept).is_some());
-        self.partitions.retain(|&of| of != partition);
+        if let Some(challenger) = &mut self.challenger {
+            challenger.retain(|n| kept(n).is_some());
+        }
+        self.places.retain(|place| place.partition != partition);
+        self.catching_up.remove(&partition);
         self.open = self.open.drain().filter_map(|(car, open)| Some((kept(car)?, open))).collect();
         self.closed = self.closed.drain(..).filter_map(|(car, episode)| Some((kept(car)?, episode))).collect();
     }
@@ -262,7 +305,7 @@ impl Lane {
     fn report(&self, n: usize, verdict: &detect::Verdict, out: &mut Out<'_>) {
         let meta = self.batch.meta(n);
         let car = &self.shard.cars()[meta.car as usize];
-        let threshold = self.threshold;
+        let threshold = self.scorer.threshold;
         let mut record = ScoreRecord {
             car: &car.name,
             time: meta.time_ms,
@@ -270,7 +313,7 @@ impl Lane {
             threshold,
             breach: verdict.breach,
             severity: verdict.severity,
-            model: &self.model_name,
+            model: self.scorer.name(),
             sensors: Vec::new(),
             origin: Origin { topic: &self.topic, partition: meta.partition, offset: meta.offset },
         };
@@ -278,7 +321,7 @@ impl Lane {
             out(&car.key, Verdict::Score(json(&record)));
         }
         if verdict.breach {
-            let blames: Vec<Blame> = self.scratch.blames().iter().map(blame).collect();
+            let blames = self.scorer.blames();
             record.sensors = blamed(&blames, self.shard.schema());
             out(&car.key, Verdict::Breach(json(&record)));
         }
@@ -299,7 +342,7 @@ impl Lane {
             Change::Closed => return self.close(meta.car, meta.time_ms, out),
         };
         if say {
-            let record = EpisodeRecord::new(event, meta.time_ms, &episode, self.shard.schema(), &self.model_name);
+            let record = EpisodeRecord::new(event, meta.time_ms, &episode, self.shard.schema(), self.scorer.name());
             out(&car.key, Verdict::Episode(json(&record)));
         }
         let car = self.shard.car_mut(meta.car);
@@ -317,9 +360,13 @@ impl Lane {
         let car = self.shard.car_mut(n);
         car.blamed = None;
         let key = car.key.clone();
-        let record = EpisodeRecord::new("episode_closed", time, &episode, self.shard.schema(), &self.model_name);
+        let record = EpisodeRecord::new("episode_closed", time, &episode, self.shard.schema(), self.scorer.name());
         out(&key, Verdict::Episode(json(&record)));
         self.open.remove(&n);
+        self.keep_closed(n, episode);
+    }
+
+    fn keep_closed(&mut self, n: u32, episode: Episode) {
         self.closed.push_back((n, episode));
         if self.closed.len() > CLOSED {
             self.closed.pop_front();
@@ -342,60 +389,6 @@ impl Lane {
             breaches: known.breaches,
             schema: self.index,
         })
-    }
-
-    /// Does what an operator asks of a car; `None` if the car is not here.
-    pub fn mark(&mut self, command: &Command, now: Millis, out: &mut Out<'_>) -> Option<String> {
-        let (Command::Acknowledge { car: name }
-        | Command::Mute { car: name, .. }
-        | Command::Unmute { car: name }
-        | Command::Rebaseline { car: name }) = command
-        else {
-            return None;
-        };
-        let n = self.shard.named(name)?;
-        let key = self.shard.cars()[n as usize].key.clone();
-        let state = &mut self.states[n as usize];
-        let mut mark = MarkRecord { event: "car_rebaselined", car: name, time: now, until: None };
-        let reply = match command {
-            Command::Acknowledge { .. } => {
-                let Some(open) = self.open.get_mut(&n) else { return Some(format!("{name} has no open episode")) };
-                state.acknowledge();
-                open.episode.acknowledged = true;
-                let record = EpisodeRecord::new(
-                    "episode_acknowledged",
-                    now,
-                    &open.episode,
-                    self.shard.schema(),
-                    &self.model_name,
-                );
-                out(&key, Verdict::Episode(json(&record)));
-                return Some(format!("{name} acknowledged"));
-            }
-            Command::Mute { duration, .. } => {
-                let until = now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
-                let car = self.shard.car_mut(n);
-                car.muted_until = Some(until);
-                // The detector's time is what readings say, which in a replay is not now.
-                state.mute(car.last_time.saturating_add(until.saturating_sub(now)));
-                (mark.event, mark.until) = ("car_muted", Some(until));
-                format!("{name} muted for {}", humantime::format_duration(*duration))
-            }
-            Command::Unmute { .. } => {
-                self.shard.car_mut(n).muted_until = None;
-                state.unmute();
-                mark.event = "car_unmuted";
-                format!("{name} no longer muted")
-            }
-            _ => {
-                if state.rebaseline(REBASELINE_READINGS).is_some() {
-                    self.close(n, now, out);
-                }
-                format!("{name}: what it does now is taken as normal")
-            }
-        };
-        out(&key, Verdict::Episode(json(&mark)));
-        Some(reply)
     }
 
     /// The open episode of a car.
@@ -445,9 +438,9 @@ impl Lane {
     }
 }
 
-fn blame(blame: &detect::SensorBlame) -> Blame {
-    let detect::SensorBlame { sensor, value, expected, sigma, share } = *blame;
-    Blame { sensor, value, expected, sigma, share }
+/// Labels of sensors, in lower case.
+fn labels(schema: &Schema) -> Vec<String> {
+    schema.sensors().iter().map(|sensor| sensor.label.to_lowercase()).collect()
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use crate::config::Source;
 use crate::detect::Calibration;
 use crate::engine::order::{Candidate, Order, Place};
 use crate::engine::present::{self, Look};
-use crate::engine::view::{CarState, FleetQuery, FleetSort};
+use crate::engine::view::{CarState, Command, FleetQuery, FleetSort};
+use crate::model::Model;
 use crate::telemetry::codec::encode_json;
 
 /// A lane of the built-in model that judges by mean squared error, so that a test can say what is a breach.
 fn lane(threshold: f64, scores: Scores, limit: usize) -> Lane {
     let model = Model::load("car-sensors").unwrap();
-    let detector = Detector::new(&Calibration::mse(threshold), model.schema()).unwrap();
-    let codec = Codec::of_source(&Source::default(), model.schema().clone()).unwrap();
-    Lane::new(0, "car-sensor".into(), codec.into(), model, Judge { detector, threshold }, scores, limit)
+    let scorer = Scorer::new(model, &Calibration::mse(threshold), None).unwrap();
+    let codec = Codec::of_source(&Source::default(), scorer.schema().clone()).unwrap();
+    Lane::new(0, "car-sensor".into(), codec.into(), scorer, scores, limit)
 }
 
 fn record<'a>(key: &'a [u8], payload: &'a [u8], time: i64) -> Record<'a> {
@@ -103,6 +104,7 @@ fn an_operators_marks_change_what_is_shown_and_are_reported() {
             Verdict::Episode(json) => records.push(serde_json::from_slice(&json).unwrap()),
             _ => panic!("marks go to the episodes"),
         })
+        .map(|marked| marked.reply)
     };
     assert!(mark(&mut lane, Command::Acknowledge { car: "a".into() }).unwrap().contains("acknowledged"));
     assert_eq!(present::state(&lane, 0, look), CarState::Acknowledged);
@@ -137,7 +139,7 @@ fn a_full_fleet_refuses_new_cars_with_the_way_out() {
     let mut lane = lane(1e12, Scores::Breaches, 1);
     drive(&mut lane, "a", &[5.0], NOW);
     let payload = reading(&lane, 5.0);
-    let reason = lane.decode(&record(b"b", &payload, NOW)).unwrap_err();
+    let Err(Refusal::Unusable(reason)) = lane.decode(&record(b"b", &payload, NOW)) else { panic!("taken in") };
     assert!(reason.contains("limits.cars"), "{reason}");
     assert_eq!(lane.waiting(), 0);
 }
@@ -175,12 +177,44 @@ proptest! {
         let mut lane = lane(1.0, Scores::All, 4);
         let mut refused = 0;
         for (n, payload) in payloads.iter().enumerate() {
-            if let Err(reason) = lane.decode(&record(&[n as u8 + 1], payload, NOW)) {
-                prop_assert!(!reason.is_empty());
+            if let Err(refusal) = lane.decode(&record(&[n as u8 + 1], payload, NOW)) {
+                prop_assert!(matches!(refusal, Refusal::Unusable(reason) if !reason.is_empty()));
                 refused += 1;
             }
         }
         let tally = lane.judge(NOW, &mut |_, _| ()).unwrap();
         prop_assert_eq!(tally.scored + refused, payloads.len() as u64);
     }
+}
+
+#[test]
+fn a_model_that_is_replaced_leaves_open_episodes_and_marks() {
+    let mut lane = lane(1e-6, Scores::Breaches, 9);
+    drive(&mut lane, "a", &[5.0; 3], NOW);
+    lane.mark(&Command::Acknowledge { car: "a".into() }, NOW, &mut |_, _| {}).unwrap();
+    let id = lane.open(0).unwrap().episode.id.clone();
+    let other =
+        |threshold| Scorer::new(Model::load("car-sensors").unwrap(), &Calibration::mse(threshold), None).unwrap();
+    assert_eq!(lane.take_up(other(1e-3)), Ok(true), "a threshold says nothing of the cars");
+    assert_eq!(lane.take_up(Scorer::load("car-sensors", None).unwrap()), Ok(false));
+    assert_eq!((&lane.open(0).unwrap().episode.id, lane.open(0).unwrap().episode.acknowledged), (&id, true));
+    assert_eq!(lane.take_up(other(1e12)), Ok(false));
+    let closed = drive(&mut lane, "a", &[5.0], NOW + 10_000);
+    assert_eq!((&closed[0].1["event"], &closed[0].1["id"]), (&"episode_closed".into(), &id.into()));
+}
+
+#[test]
+fn a_challenger_judges_the_same_readings_and_publishes_nothing() {
+    let model =
+        |threshold| Scorer::new(Model::load("car-sensors").unwrap(), &Calibration::mse(threshold), None).unwrap();
+    let mut lane = lane(1e12, Scores::Breaches, 9);
+    lane.challenge(model(1e-6)).unwrap();
+    assert!(drive(&mut lane, "a", &[5.0; 4], NOW).is_empty());
+    let view = lane.comparison().unwrap();
+    assert_eq!((view.readings, view.both, view.agreement()), (4, 0, 0.0));
+    assert_eq!((view.live.breaches, view.shadow.breaches, view.shadow.episodes, view.shadow.open), (0, 4, 1, 1));
+    assert!(view.live.cost_us > 0.0 && view.shadow.cost_us > 0.0);
+    lane.challenge(model(1e12)).unwrap();
+    drive(&mut lane, "b", &[5.0], NOW);
+    assert_eq!(lane.comparison().unwrap().agreement(), 1.0);
 }

@@ -14,16 +14,20 @@
 //! | gate, bridges, simulated fleet | [`path`] | their own handles |
 
 mod ask;
+mod build;
 mod counts;
 pub mod devices;
 mod door;
+mod keep;
 pub mod lane;
 mod latency;
+mod models;
 pub mod order;
 mod path;
 pub mod present;
 mod process;
 pub mod records;
+mod reload;
 mod store;
 pub mod view;
 mod viewer;
@@ -38,17 +42,17 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::config::{self, Config};
-use crate::detect::{Calibration, DetectError, Detector};
+use crate::detect::DetectError;
 use crate::kafka::{Cluster, Consumer, KafkaError, Producer};
-use crate::model::{Model, ModelError, OutputKind};
+use crate::model::ModelError;
 use crate::mqtt::bridge::Bridge;
 use crate::mqtt::{Intake, MqttError};
-use crate::telemetry::codec::{Codec, CodecError};
+use crate::telemetry::codec::CodecError;
 use crate::wal::WalError;
 use ask::Asker;
+use build::Built;
 use counts::Counters;
-use door::{Door, Route, Token};
-use lane::{Judge, Lane};
+use door::{Door, Token};
 use path::Path;
 use records::{Summary, json};
 use store::{AtWork, Outlet, Store};
@@ -111,6 +115,8 @@ impl EngineError {
 pub struct Engine {
     runtime: Runtime,
     path: Arc<Path>,
+    /// While it is there, models' files are looked at.
+    watch: crossbeam_channel::Sender<()>,
     asker: Asker<Worker>,
     worker: JoinHandle<Worker>,
     orders: Arc<Orders>,
@@ -161,49 +167,17 @@ impl Engine {
         let producer = Arc::new(producer);
 
         let sources = &config.source;
-        let mut lanes = Vec::with_capacity(sources.len());
-        let mut routes = Vec::with_capacity(sources.len());
-        let mut models = Vec::with_capacity(sources.len());
-        for (index, source) in sources.iter().enumerate() {
-            let model = Model::load(source.model_or(&config.model))?;
-            if model.kind() == OutputKind::Score {
-                return Err(EngineError::Config(format!(
-                    "model {:?} gives only a score, which names no sensor to blame: run takes models that give what they expect \
-                     of each sensor (`dashlight score` takes both)",
-                    model.name()
-                )));
-            }
-            let calibration = calibration_of(&model)?;
-            let detector = detector_of(&model, &calibration, config.model.threshold)?;
-            let codec = Codec::of_source(source, model.schema().clone())
-                .map_err(|error| EngineError::Codec(source.topic.clone(), error))?;
-            let codec = Arc::new(codec);
-            models.push((
-                model.name().to_owned(),
-                threshold_words(&calibration, config.model.threshold),
-                model.schema().clone(),
-            ));
-            routes.push(Route { source: source.clone(), codec: codec.clone() });
-            let topic: Arc<str> = source.topic.as_str().into();
-            let threshold = match calibration {
-                Calibration::Mse { threshold } => config.model.threshold.unwrap_or(threshold),
-                Calibration::Residuals(_) => 1.0,
-            };
-            let limit = config.limits.cars;
-            lanes.push(Lane::new(
-                index,
-                topic,
-                codec,
-                model,
-                Judge { detector, threshold },
-                config.model.scores,
-                limit,
-            ));
-        }
+        let Built { mut lanes, routes, watched, shown } = build::lanes(config)?;
         let topics: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();
         ensure_topics(&runtime, &cluster, config, &topics);
 
-        let consumer = Consumer::open(&cluster, &config.kafka.group, &topics)?;
+        let (keeper, begin) = build::keeper(config, &cluster, &mut lanes).unzip();
+        let consumer = match begin {
+            Some(begin) if !cluster.is_embedded() => {
+                Consumer::open_from(&cluster, &config.kafka.group, &topics, begin)?
+            }
+            _ => Consumer::open(&cluster, &config.kafka.group, &topics)?,
+        };
         let (asker, asks) = ask::channel();
         let orders = Arc::new(Orders::default());
         let events_dropped = Arc::new(AtomicU64::new(0));
@@ -221,6 +195,7 @@ impl Engine {
             events,
             orders: orders.clone(),
             exclusive: cluster.is_embedded(),
+            keeper,
         });
         let worker = std::thread::Builder::new()
             .name("dashlight-worker".into())
@@ -255,18 +230,14 @@ impl Engine {
             Some((gate, insider)) if cars > 0 => Some(devices::start_fleet(config, gate, insider, &runtime)?),
             _ => None,
         };
-        let (model, threshold) =
-            models.first().map_or_else(Default::default, |(name, threshold, _)| (name.clone(), threshold.clone()));
         let path = Path {
             source: source_words(&bridges, cars),
             kafka: cluster.bootstrap().to_owned(),
             kafka_embedded: cluster.is_embedded(),
             topic: topics.first().copied().unwrap_or_default().to_owned(),
-            model,
             backend: crate::model::BACKEND.to_owned(),
-            threshold,
+            shown: shown.into(),
             started: now_ms(),
-            schemas: models.iter().map(|(_, _, schema)| Arc::new(schema.sensors().to_vec())).collect(),
             counters: counters.clone(),
             ack: config.ack(),
             store,
@@ -275,9 +246,12 @@ impl Engine {
             bridges,
             live: live.into(),
         };
+        let path = Arc::new(path);
+        let watch = reload::start(watched, asker.clone(), path.clone()).map_err(EngineError::Threads)?;
         let engine = Engine {
             runtime,
-            path: Arc::new(path),
+            path,
+            watch,
             asker,
             worker,
             orders,
@@ -327,8 +301,21 @@ impl Engine {
 
     /// Stops taking messages, waits until what was taken is judged and written, and says what went where.
     pub fn stop(self) -> Result<Summary, EngineError> {
-        let Engine { runtime, path, asker, worker, orders, producer, counters, log, events_dropped, started, .. } =
-            self;
+        let Engine {
+            runtime,
+            path,
+            watch,
+            asker,
+            worker,
+            orders,
+            producer,
+            counters,
+            log,
+            events_dropped,
+            started,
+            ..
+        } = self;
+        drop(watch);
         let live = path.live.write().take();
         runtime.block_on(async {
             if let Some(live) = live
@@ -371,26 +358,9 @@ impl Engine {
             peak_memory_mib: process::peak_resident_mib(),
             in_log,
             events_dropped: events_dropped.load(Relaxed),
+            shadow: worker.lanes.iter().find_map(|lane| lane.comparison()),
         })
     }
-}
-
-/// What the model's manifest says about telling normal from not; a model that says nothing is judged by its mean squared
-/// error, as the KSQL demo does.
-fn calibration_of(model: &Model) -> Result<Calibration, EngineError> {
-    let written = model.manifest().calibration().map_err(ModelError::from)?;
-    Ok(written.unwrap_or_else(|| Calibration::mse(model.threshold())))
-}
-
-fn detector_of(model: &Model, calibration: &Calibration, threshold: Option<f64>) -> Result<Detector, EngineError> {
-    let wrong = |error| EngineError::Detect(model.name().to_owned(), error);
-    let detector = Detector::new(calibration, model.schema()).map_err(wrong)?;
-    threshold.map_or(Ok(detector.clone()), |threshold| detector.with_threshold(threshold)).map_err(wrong)
-}
-
-fn threshold_words(calibration: &Calibration, threshold: Option<f64>) -> String {
-    let set = calibration.summary();
-    threshold.map_or(set.clone(), |threshold| format!("{threshold} (configured; {set})"))
 }
 
 /// Creates what topics are missing. A remote cluster that is away now is asked again until it answers.

@@ -30,16 +30,12 @@ pub struct Path {
     pub kafka_embedded: bool,
     /// Topic of the raw readings.
     pub topic: String,
-    /// Name of the model.
-    pub model: String,
-    /// What runs it.
+    /// What runs the models.
     pub backend: String,
-    /// Its threshold, in words.
-    pub threshold: String,
+    /// What changes when a model is replaced. Behind a lock that is taken for a snapshot and a replacement only.
+    pub shown: RwLock<Shown>,
     /// Since when the engine runs.
     pub started: Millis,
-    /// The schemas of all lanes.
-    pub schemas: Vec<Arc<SchemaView>>,
     /// The embedded broker.
     pub gate: Option<gate::Gate>,
     /// Clients of external brokers.
@@ -50,7 +46,29 @@ pub struct Path {
     pub cluster: Arc<Cluster>,
 }
 
+/// The models as they are shown.
+#[derive(Debug, Default)]
+pub struct Shown {
+    /// Name of the first lane's.
+    pub model: String,
+    /// Its threshold, in words.
+    pub threshold: String,
+    /// The schemas of all lanes.
+    pub schemas: Vec<Arc<SchemaView>>,
+}
+
 impl Path {
+    /// A lane's model was replaced.
+    pub fn show_model(&self, lane: usize, model: String, threshold: String, schema: Arc<SchemaView>) {
+        let mut shown = self.shown.write();
+        if lane == 0 {
+            (shown.model, shown.threshold) = (model, threshold);
+        }
+        if let Some(place) = shown.schemas.get_mut(lane) {
+            *place = schema;
+        }
+    }
+
     /// Where devices connect, a line each.
     pub fn mqtt_lines(&self) -> Vec<String> {
         let plain = self.gate.iter().map(|gate| gate.plain_addresses().len()).sum::<usize>();

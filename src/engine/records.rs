@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::view::{Blame, Counts, Episode};
+use super::view::{Blame, Counts, Episode, ShadowView};
 use crate::telemetry::Schema;
 use crate::text::harmless_bytes;
 
@@ -188,6 +188,9 @@ pub struct Summary {
     pub in_log: u64,
     /// Events that could not be written because nobody read stdout.
     pub events_dropped: u64,
+    /// How the challenger compares, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowView>,
 }
 
 /// A record as one line of JSON.

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod shadow;
+
+pub use shadow::{ShadowSide, ShadowView};
+
 /// Milliseconds since the Unix epoch.
 pub type Millis = i64;
 
@@ -363,6 +367,8 @@ pub struct PipelineView {
     pub mean_batch: f32,
     /// Threshold of the score and how it was set.
     pub threshold: String,
+    /// The challenger, if there is one.
+    pub shadow: Option<ShadowView>,
     /// Resident memory of the process, bytes.
     pub memory: u64,
     /// Since when it runs.

@@ -133,6 +133,7 @@ impl State {
             all.lag = one.lag.map_or(all.lag, |lag| Some(all.lag.unwrap_or(0) + lag));
             all.partitions = (all.partitions.0 + one.partitions.0, all.partitions.1.max(one.partitions.1));
             all.mean_batch = all.mean_batch.max(one.mean_batch);
+            all.shadow = all.shadow.take().or(one.shadow);
         }
         self.cars = whole.cars;
         if due {
@@ -169,7 +170,7 @@ impl State {
             episodes_matching: whole.episodes_matching,
             seconds_per_point: present::seconds_per_point(query.fleet.points),
             pipeline: self.pipeline(counts, &whole.vitals),
-            schema: self.viewer.path.schemas.clone(),
+            schema: self.viewer.path.shown.read().schemas.clone(),
             faults: self.viewer.path.faults(),
             replies: self.replies.clone(),
             query: query.clone(),
@@ -205,6 +206,10 @@ impl State {
 
     fn pipeline(&self, counts: Counts, vitals: &Vitals) -> PipelineView {
         let path = &self.viewer.path;
+        let (model, threshold) = {
+            let shown = path.shown.read();
+            (shown.model.clone(), shown.threshold.clone())
+        };
         PipelineView {
             counts,
             rates: self.rates.per_second(),
@@ -219,10 +224,11 @@ impl State {
             kafka_embedded: path.kafka_embedded,
             topic: path.topic.clone(),
             partitions: vitals.partitions,
-            model: path.model.clone(),
+            model,
             backend: path.backend.clone(),
             mean_batch: vitals.mean_batch,
-            threshold: path.threshold.clone(),
+            threshold,
+            shadow: vitals.shadow.clone(),
             memory: process::resident_bytes().unwrap_or(0),
             started: path.started,
             warnings: path.warnings(),

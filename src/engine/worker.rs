@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustc_hash::FxHashMap;
 
 use super::ask::Ask;
 use super::counts::{Counters, add};
 use super::door::Token;
-use super::lane::{Lane, Tally, Verdict};
+use super::keep::{Keeper, Mark, Next};
+use super::lane::{Lane, Refusal, Tally, Verdict};
 use super::latency::Latency;
+use super::models::Scorer;
 use super::now_ms;
 use super::records::{DeadLetter, Origin, json};
-use super::view::{Command, Millis};
+use super::view::{Command, Millis, ShadowView};
 use crate::config::Topics;
 use crate::kafka::{Consumer, Outgoing, Producer, Record, SendError};
 
@@ -92,6 +93,7 @@ pub struct Worker {
     pub(super) events: Option<Events>,
     pub(super) orders: Arc<Orders>,
     pub(super) exclusive: bool,
+    keeper: Option<Keeper>,
     state: State,
 }
 
@@ -106,18 +108,22 @@ pub struct Vitals {
     pub partitions: (usize, usize),
     /// Mean records a batch of late.
     pub mean_batch: f32,
+    /// How the challenger compares, if there is one.
+    pub shadow: Option<ShadowView>,
 }
 
 /// What a worker remembers between batches.
 struct State {
     /// The next offset of each (lane, partition): what is below was judged.
-    next: FxHashMap<(usize, i32), i64>,
+    next: Next,
     outbox: VecDeque<Output>,
     /// (received, readings) since a console last asked.
     seen: Vec<(Millis, u64)>,
     latency: Latency,
     stored: Instant,
     unstored: bool,
+    /// Whether an episode was written about since offsets were stored.
+    told: bool,
     mean_batch: f32,
 }
 
@@ -141,22 +147,26 @@ pub struct Parts {
     pub orders: Arc<Orders>,
     /// Whether nobody but this process writes the raw topics (the embedded cluster).
     pub exclusive: bool,
+    /// Keeps what must survive a restart, if anything does.
+    pub keeper: Option<Keeper>,
 }
 
 impl Worker {
     /// A worker of these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { lanes, consumer, producer, outstanding, counters, topics, events, orders, exclusive } = parts;
+        let Parts { lanes, consumer, producer, outstanding, counters, topics, events, orders, exclusive, keeper } =
+            parts;
         let state = State {
-            next: FxHashMap::default(),
+            next: Next::default(),
             outbox: VecDeque::new(),
             seen: Vec::new(),
             latency: Latency::new(now_ms()),
             stored: Instant::now(),
             unstored: false,
+            told: false,
             mean_batch: 0.0,
         };
-        Worker { lanes, consumer, producer, outstanding, counters, topics, events, orders, exclusive, state }
+        Worker { lanes, consumer, producer, outstanding, counters, topics, events, orders, exclusive, keeper, state }
     }
 
     /// Works until told to drain, and then until everything is judged. The worker is handed back for its last numbers.
@@ -180,6 +190,12 @@ impl Worker {
                 }
             }
             self.store_offsets();
+            if let Some(keeper) = &mut self.keeper {
+                keeper.advance(&self.lanes, &self.state.next);
+                if !self.state.unstored {
+                    keeper.stored(&self.state.next);
+                }
+            }
             if self.orders.drain.load(Relaxed) {
                 let since = *draining.get_or_insert_with(Instant::now);
                 if self.is_drained() || since.elapsed() > self.patience() {
@@ -210,7 +226,11 @@ impl Worker {
             }
             *next = record.offset + 1;
             (oldest, newest) = (oldest.min(record.received_ms), newest.max(record.received_ms));
-            if let Err(reason) = lanes[n].decode(&record) {
+            if let Err(refusal) = lanes[n].decode(&record) {
+                let Refusal::Unusable(reason) = refusal else {
+                    duplicates += 1;
+                    return;
+                };
                 undecodable += 1;
                 let origin = Origin { topic: record.topic, partition: record.partition, offset: record.offset };
                 let mqtt_topic = record.mqtt_topic.unwrap_or_default();
@@ -227,6 +247,14 @@ impl Worker {
                 "{} records were gone from Kafka before they were read: its retention is too short",
                 polled.skipped
             );
+        }
+        for assigned in &polled.assigned {
+            if let Some(keeper) = self.keeper.as_mut().filter(|_| !self.exclusive)
+                && let Some(n) = self.lanes.iter().position(|lane| *lane.topic() == assigned.topic)
+            {
+                let consumer = &self.consumer;
+                keeper.restore(n, &mut self.lanes[n], assigned, || consumer.cluster_id());
+            }
         }
         if let Some(refused) = &polled.refused {
             tracing::error!("Kafka refuses to be read: {refused}");
@@ -251,6 +279,9 @@ impl Worker {
                 // If it comes back, it is read from where the other process stopped.
                 self.state.next.remove(&(n, *partition));
                 self.lanes[n].release(*partition);
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.changed(n, &self.lanes[n]);
+                }
             }
         }
         polled.records
@@ -262,7 +293,8 @@ impl Worker {
             let waiting = lane.waiting() as u64;
             let judged = lane.judge(now, &mut |key, verdict| put(state, events.as_ref(), key, verdict));
             match judged {
-                Ok(Tally { scored, anomalies, episodes }) => {
+                Ok(Tally { scored, anomalies, episodes, again }) => {
+                    add(&counters.duplicates, again);
                     add(&counters.anomalies, anomalies);
                     add(&counters.episodes, episodes);
                     add(&counters.scored, scored);
@@ -282,10 +314,29 @@ impl Worker {
 
     /// Does what an operator asks of a car; `None` if it is not here.
     pub fn mark(&mut self, command: &Command, now: Millis) -> Option<String> {
-        let Worker { lanes, state, events, .. } = self;
-        lanes
-            .iter_mut()
-            .find_map(|lane| lane.mark(command, now, &mut |key, verdict| put(state, events.as_ref(), key, verdict)))
+        let Worker { lanes, state, events, keeper, .. } = self;
+        lanes.iter_mut().enumerate().find_map(|(n, lane)| {
+            let marked = lane.mark(command, now, &mut |key, verdict| put(state, events.as_ref(), key, verdict))?;
+            if let (Some(keeper), Some(keep)) = (keeper.as_mut(), marked.keep) {
+                let offset = state.next.get(&(n, keep.partition)).copied().unwrap_or(keep.next);
+                let mark = Mark { key: (&*keep.key).into(), time: now, log: keeper.log(), offset, mark: keep.what };
+                keeper.mark(lane, keep.partition, mark);
+            }
+            Some(marked.reply)
+        })
+    }
+
+    /// Replaces a lane's model, or its challenger; see [`Lane::take_up`] and [`Lane::challenge`].
+    pub fn take_up(&mut self, n: usize, scorer: Scorer, shadow: bool) -> Result<bool, String> {
+        let Some(lane) = self.lanes.get_mut(n) else { return Err("its source is gone".into()) };
+        if shadow {
+            return lane.challenge(scorer).map(|()| false);
+        }
+        let kept = lane.take_up(scorer)?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.changed(n, lane);
+        }
+        Ok(kept)
     }
 
     /// What a snapshot wants of the worker beside its cars.
@@ -295,6 +346,7 @@ impl Worker {
             lag: self.consumer.lag(),
             partitions: self.consumer.partitions(),
             mean_batch: self.state.mean_batch,
+            shadow: self.lanes.iter().find_map(Lane::comparison),
         }
     }
 
@@ -334,9 +386,18 @@ impl Worker {
             return;
         }
         if self.outstanding.load(Relaxed) == 0 {
+            if let Some(keeper) = &mut self.keeper
+                && keeper.is_founding(&self.lanes, &self.state.next)
+            {
+                return;
+            }
             self.consumer.stored();
             self.state.stored = Instant::now();
             self.state.unstored = false;
+            // The group's offset is all that tells a restart which verdicts are written: of an episode at once, not within a second.
+            if std::mem::take(&mut self.state.told) && !self.exclusive {
+                self.consumer.commit();
+            }
         } else if self.state.stored.elapsed() > STORE {
             // Outputs follow each other without a pause: make one, short.
             self.producer.flush(Duration::from_millis(50));
@@ -361,9 +422,15 @@ impl Worker {
             self.producer.flush(Duration::from_millis(100));
         }
         let left = self.producer.flush(deadline.saturating_duration_since(Instant::now()));
-        if left == 0 && self.state.outbox.is_empty() {
+        let all = left == 0 && self.state.outbox.is_empty();
+        // First the states, then the offsets: in the other order a crash between the two would forget.
+        if let Some(keeper) = self.keeper.take() {
+            keeper.close(&self.lanes, &self.state.next, all);
+        }
+        if all {
             self.consumer.stored();
-        } else {
+        }
+        if !all {
             tracing::error!(
                 "{left} records were not delivered to Kafka before the end; their readings will be judged again"
             );
@@ -376,6 +443,7 @@ fn put(state: &mut State, events: Option<&Events>, key: &[u8], verdict: Verdict)
         Verdict::Score(payload) => (To::Scores, payload),
         Verdict::Breach(payload) => (To::Breaches, payload),
         Verdict::Episode(payload) => {
+            state.told = true;
             if let Some(events) = events
                 && events.lines.try_send(payload.clone()).is_err()
             {

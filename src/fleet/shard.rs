@@ -114,6 +114,12 @@ impl Shard {
         &self.schema
     }
 
+    /// The same sensors by other labels, units or ranges.
+    pub fn set_schema(&mut self, schema: Arc<Schema>) {
+        debug_assert_eq!(schema.width(), self.schema.width());
+        self.schema = schema;
+    }
+
     /// The car with this key, taken in if it is new; the flag says whether it is.
     pub fn car(&mut self, key: &[u8]) -> Result<(u32, bool), Full> {
         if let Some(&car) = self.by_key.get(key) {

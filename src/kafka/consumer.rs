@@ -5,20 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError as NativeError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode as Code;
-use rdkafka::util::Timeout;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{self, Statistics};
 use super::cluster::Cluster;
 use super::credit::{Credit, Topics};
 use super::error::KafkaError;
-use super::health::Place;
+use super::hearing::{Assigned, Begin, Change, Hearing, IDENTITY};
 use super::{MQTT_TOPIC, RECEIVED_MS};
 use crate::text::harmless;
 
@@ -46,8 +43,8 @@ pub struct Record<'a> {
 pub struct Polled {
     /// Records handed out.
     pub records: usize,
-    /// Partitions (topic, number) that this consumer reads from now on.
-    pub assigned: Vec<(Arc<str>, i32)>,
+    /// Partitions that this consumer reads from now on. Of a remote cluster, none of their records were handed out yet.
+    pub assigned: Vec<Assigned>,
     /// Partitions that it reads no more; what was stored of them is committed.
     pub revoked: Vec<(Arc<str>, i32)>,
     /// Offsets passed over because Kafka had dropped their records before they were read (or, on a topic that is
@@ -97,23 +94,8 @@ struct Slot {
     next: i64,
     /// Next offset to be processed: all before is stored; -1 as in `next`.
     stored: i64,
-}
-
-/// Hears from librdkafka.
-struct Hearing {
-    place: Place,
-    heard: Mutex<Heard>,
-}
-
-#[derive(Default)]
-struct Heard {
-    changes: Vec<Change>,
-    statistics: Statistics,
-}
-
-enum Change {
-    Assigned(String, i32),
-    Revoked(String, i32),
+    /// What the group has committed, where reading began before that: nothing below is stored again.
+    committed: i64,
 }
 
 impl Consumer {
@@ -122,12 +104,27 @@ impl Consumer {
         Self::open_share(cluster, group, topics, Share { n: 0, of: 1 })
     }
 
+    /// The same, of a remote cluster, beginning where `begin` says.
+    pub fn open_from(cluster: &Cluster, group: &str, topics: &[&str], begin: Begin) -> Result<Self, KafkaError> {
+        Self::build(cluster, group, topics, Share { n: 0, of: 1 }, Some(begin))
+    }
+
     /// A consumer of these topics, in this group, for its share of the partitions. A topic of a remote cluster need not
     /// exist yet; of an embedded one it must have been [ensured](Cluster::ensure_topic), and must be opened before
     /// anything is produced into it, because credit is counted from then on.
     pub fn open_share(cluster: &Cluster, group: &str, topics: &[&str], share: Share) -> Result<Self, KafkaError> {
+        Self::build(cluster, group, topics, share, None)
+    }
+
+    fn build(
+        cluster: &Cluster,
+        group: &str,
+        topics: &[&str],
+        share: Share,
+        begin: Option<Begin>,
+    ) -> Result<Self, KafkaError> {
         let config = cluster.settings().consumer(group);
-        let hearing = Hearing { place: cluster.board().place(), heard: Mutex::default() };
+        let hearing = Hearing::new(cluster.board().place(), begin);
         let native: BaseConsumer<Hearing> =
             BaseConsumer::from_config_and_context(&config, hearing).map_err(|error| KafkaError::client(&error))?;
         let shared = cluster.topics().clone();
@@ -153,7 +150,8 @@ impl Consumer {
                     let partition = partition as i32;
                     list.add_partition_offset(name, partition, Offset::Offset(credit.position()))
                         .map_err(|error| KafkaError::client(&error))?;
-                    heard.changes.push(Change::Assigned(name.to_string(), partition));
+                    let (from, committed) = (None, None);
+                    heard.changes.push(Change::Assigned(Assigned { topic: name.clone(), partition, from, committed }));
                 }
             }
         }
@@ -210,6 +208,8 @@ impl Consumer {
                         credit.stored(slot.next, &self.shared.room);
                     }
                 }
+                // Read once more from before what the group knows: its offset must not go back.
+                None if slot.next <= slot.committed => {}
                 None => {
                     let list = list.get_or_insert_default();
                     if let Err(error) = list.add_partition_offset(name, slot.partition, Offset::Offset(slot.next)) {
@@ -224,6 +224,15 @@ impl Consumer {
         {
             // A partition that was taken away meanwhile: its new reader reads these records again.
             tracing::debug!("Kafka: offsets not stored: {error}");
+        }
+    }
+
+    /// Has what is stored committed now, without waiting for the answer.
+    pub fn commit(&self) {
+        if let Err(error) = self.native.commit_consumer_state(CommitMode::Async)
+            && error.rdkafka_error_code() != Some(Code::NoOffset)
+        {
+            tracing::debug!("Kafka: offsets not committed early: {error}");
         }
     }
 
@@ -243,6 +252,11 @@ impl Consumer {
         lag
     }
 
+    /// The cluster's own name for itself, if it has said one.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.native.client().fetch_cluster_id(IDENTITY)
+    }
+
     /// Partitions that this consumer reads, and all that its topics have, as far as known.
     pub fn partitions(&self) -> (usize, usize) {
         let all =
@@ -255,16 +269,26 @@ impl Consumer {
         let changes = std::mem::take(&mut self.native.context().heard.lock().changes);
         for change in changes {
             match change {
-                Change::Assigned(name, partition) => {
-                    let Some(topic) = self.topics.iter().position(|topic| *topic.name == *name) else { continue };
+                Change::Assigned(mut assigned) => {
+                    let Assigned { partition, committed, .. } = assigned;
+                    let Some(topic) = self.topics.iter().position(|topic| topic.name == assigned.topic) else {
+                        continue;
+                    };
                     let Topic { name, credits } = &self.topics[topic];
                     // Of an embedded cluster we know where we begin; of another one, its group's offset, once it reads.
                     let credit = credits.as_ref().and_then(|credits| credits.get(partition as usize));
                     let next = credit.map_or(-1, Credit::position);
                     if !self.slots.iter().any(|slot| slot.topic == topic && slot.partition == partition) {
-                        self.slots.push(Slot { topic, partition, next, stored: next });
+                        self.slots.push(Slot {
+                            topic,
+                            partition,
+                            next,
+                            stored: next,
+                            committed: committed.unwrap_or(-1),
+                        });
                     }
-                    polled.assigned.push((name.clone(), partition));
+                    assigned.topic = name.clone();
+                    polled.assigned.push(assigned);
                 }
                 Change::Revoked(name, partition) => {
                     let Some(topic) = self.topics.iter().position(|topic| *topic.name == *name) else { continue };
@@ -310,7 +334,7 @@ fn slot_of<'s>(
             Some(found) => found,
             None => {
                 let topic = topics.iter().position(|topic| *topic.name == *name)?;
-                slots.push(Slot { topic, partition, next: -1, stored: -1 });
+                slots.push(Slot { topic, partition, next: -1, stored: -1, committed: -1 });
                 slots.len() - 1
             }
         };
@@ -355,56 +379,4 @@ pub(super) fn header<'a>(message: &'a BorrowedMessage<'a>, name: &str) -> Option
         }
     });
     found
-}
-
-impl ClientContext for Hearing {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        client::on_log(&self.place, level, facility, line);
-    }
-
-    fn stats_raw(&self, json: &[u8]) {
-        if let Some(statistics) = client::on_statistics(&self.place, json) {
-            self.heard.lock().statistics = statistics;
-        }
-    }
-
-    fn error(&self, error: NativeError, reason: &str) {
-        client::on_error(&self.place, &error, reason);
-    }
-}
-
-impl ConsumerContext for Hearing {
-    fn pre_rebalance(&self, native: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            // Taken from us because we were silent too long: others own them already, and a commit would be refused.
-            Rebalance::Revoke(_) if native.assignment_lost() => {}
-            Rebalance::Revoke(_) => {
-                if let Err(error) = native.commit_consumer_state(CommitMode::Sync)
-                    && error.rdkafka_error_code() != Some(Code::NoOffset)
-                {
-                    tracing::warn!("Kafka: offsets not committed before partitions went to others: {error}");
-                }
-            }
-            Rebalance::Assign(_) => {}
-            Rebalance::Error(error) => tracing::warn!("Kafka: sharing out partitions failed: {error}"),
-        }
-        let mut heard = self.heard.lock();
-        match rebalance {
-            Rebalance::Assign(list) => heard.changes.extend(partitions(list).map(|(t, p)| Change::Assigned(t, p))),
-            Rebalance::Revoke(list) => heard.changes.extend(partitions(list).map(|(t, p)| Change::Revoked(t, p))),
-            Rebalance::Error(_) => {}
-        }
-    }
-
-    fn main_queue_min_poll_interval(&self) -> Timeout {
-        Timeout::After(Duration::from_millis(200))
-    }
-}
-
-fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = (String, i32)> {
-    list.elements()
-        .into_iter()
-        .map(|element| (element.topic().to_owned(), element.partition()))
-        .collect::<Vec<_>>()
-        .into_iter()
 }

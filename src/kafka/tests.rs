@@ -152,7 +152,7 @@ fn two_consumers_of_one_process_share_the_partitions() {
         let mut consumer = Consumer::open_share(&cluster, "g", &["t"], Share { n, of: 2 }).unwrap();
         let polled = consumer.poll(1, Duration::ZERO, |_| {});
         assert_eq!(consumer.partitions(), (2, 4));
-        seen.extend(polled.assigned.into_iter().map(|(_, partition)| partition));
+        seen.extend(polled.assigned.into_iter().map(|assigned| assigned.partition));
     }
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3]);

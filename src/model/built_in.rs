@@ -11,11 +11,18 @@ pub struct BuiltIn {
     pub manifest: &'static str,
 }
 
-const MODELS: &[BuiltIn] = &[BuiltIn {
-    name: "car-sensors",
-    onnx: include_bytes!("../../models/car-sensors.onnx"),
-    manifest: include_str!("../../models/car-sensors.toml"),
-}];
+const MODELS: &[BuiltIn] = &[
+    BuiltIn {
+        name: "car-sensors",
+        onnx: include_bytes!("../../models/car-sensors.onnx"),
+        manifest: include_str!("../../models/car-sensors.toml"),
+    },
+    BuiltIn {
+        name: "engine-cycle",
+        onnx: include_bytes!("../../models/engine-cycle.onnx"),
+        manifest: include_str!("../../models/engine-cycle.toml"),
+    },
+];
 
 /// The built-in model of that name.
 pub fn find(name: &str) -> Option<&'static BuiltIn> {

@@ -16,6 +16,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, TensorShapeProto, Type
 use tract_onnx::prelude::{DatumType, InferenceModelExt, IntoTensor, TDim, Tensor, TypedModel};
 use tract_onnx::tract_core::model::IntoRunnable;
 
+use super::lower::lower;
 use super::manifest::OutputKind;
 use super::sound::decode;
 use crate::telemetry::Schema;
@@ -84,6 +85,10 @@ pub struct Description {
     pub operators: Vec<(String, usize)>,
     /// Learned numbers in it.
     pub parameters: u64,
+    /// Names of the outputs, as they are.
+    pub output_names: Vec<String>,
+    /// Values of a reading, if its input says.
+    pub width: Option<usize>,
 }
 
 /// What is asked of a graph by those who know more than it says.
@@ -125,6 +130,11 @@ pub fn describe(bytes: &[u8]) -> Result<Description, GraphError> {
         opset: model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version),
         inputs: inputs(graph).map(line).collect(),
         outputs: graph.output.iter().map(line).collect(),
+        output_names: graph.output.iter().map(|output| output.name.clone()).collect(),
+        width: inputs(graph).next().and_then(|input| {
+            let shape = tensor_type(input)?.shape.as_ref()?;
+            dimensions(shape, None).ok().map(|(_, width, _)| width)
+        }),
         operators,
         parameters: graph
             .initializer
@@ -181,6 +191,7 @@ fn element(of: DatumType) -> Option<Element> {
 /// Brings the model into its plain form and runs it.
 fn plain(model: &mut ModelProto, wanted: Wanted<'_>) -> Result<Graph, GraphError> {
     let Some(graph) = &mut model.graph else { return refuse("it holds no graph") };
+    lower(graph);
     let candidates: Vec<&ValueInfoProto> = inputs(graph).collect();
     let [input] = candidates[..] else {
         let lines: Vec<String> = candidates.iter().take(4).map(|input| line(input)).collect();

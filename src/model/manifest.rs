@@ -244,7 +244,7 @@ impl Manifest {
 
     /// Whether it belongs to this ONNX file; a manifest that does not say belongs to any.
     pub fn belongs_to(&self, onnx: &[u8]) -> bool {
-        self.onnx_crc32.as_ref().is_none_or(|crc| crc.eq_ignore_ascii_case(&crc32(onnx)))
+        self.onnx_crc32.as_ref().is_none_or(|crc| crc.eq_ignore_ascii_case(&format!("{:08x}", crc32(onnx))))
     }
 
     /// The manifest as TOML: the same manifest makes the same bytes.
@@ -284,11 +284,11 @@ impl Manifest {
     }
 }
 
-/// CRC-32 in eight hexadecimal digits.
-pub fn crc32(bytes: &[u8]) -> String {
+/// CRC-32, which manifests have in eight hexadecimal digits.
+pub fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
-    format!("{:08x}", crc.sum())
+    crc.sum()
 }
 
 /// A parser's message as one sentence; of an unknown key, with the nearest known one.

@@ -5,6 +5,7 @@
 
 pub mod built_in;
 pub mod graph;
+mod lower;
 pub mod manifest;
 mod session;
 mod sound;
@@ -12,6 +13,7 @@ pub mod train;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use thiserror::Error;
 
@@ -26,6 +28,9 @@ use session::Session;
 
 /// Threshold of the mean squared error of a model that says nothing of one: the KSQL demo's.
 pub const ASSUMED_THRESHOLD: f64 = 3.0;
+
+/// Entries of a folder that are looked at.
+const MOST_FILES: usize = 10_000;
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, Error)]
@@ -43,6 +48,12 @@ pub enum ModelError {
         file: String,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// A folder without models.
+    #[error("{folder}: no ONNX file in this folder; put one there, or name a file")]
+    Empty {
+        /// Which.
+        folder: String,
     },
     /// The manifest cannot be used.
     #[error(transparent)]
@@ -89,6 +100,7 @@ struct Shared {
     manifest: Manifest,
     schema: Arc<Schema>,
     graph: Graph,
+    crc32: u32,
     assumed: Vec<String>,
 }
 
@@ -102,12 +114,13 @@ pub struct Model {
 
 impl Model {
     /// Loads a built-in model by its name, or an ONNX file by its path, with the manifest beside it if there is one (a manifest's
-    /// path will do too). The graph is tried out before this returns.
+    /// path will do too, and of a folder the newest ONNX file is taken). The graph is tried out before this returns.
     pub fn load(name_or_path: &str) -> Result<Model, ModelError> {
         if let Some(model) = built_in::find(name_or_path) {
             return Model::from_parts(Path::new(model.name), model.onnx, Some(model.manifest));
         }
-        let path = Path::new(name_or_path);
+        let newest = newest_in(Path::new(name_or_path))?;
+        let path = newest.as_deref().unwrap_or(Path::new(name_or_path));
         if !path.exists() && path.extension().is_none() {
             return Err(ModelError::Unknown { name: harmless(name_or_path, 200).into_owned() });
         }
@@ -180,7 +193,13 @@ impl Model {
             line: None,
             sentence,
         })?;
-        Model::open(Arc::new(Shared { manifest, schema: Arc::new(schema), graph, assumed }))
+        Model::open(Arc::new(Shared {
+            manifest,
+            schema: Arc::new(schema),
+            graph,
+            crc32: manifest::crc32(onnx),
+            assumed,
+        }))
     }
 
     /// The same model with a session of its own, for another worker.
@@ -214,6 +233,11 @@ impl Model {
     /// Its graph: inputs, outputs, sizes.
     pub fn graph(&self) -> &Graph {
         &self.shared.graph
+    }
+
+    /// CRC-32 of its ONNX file.
+    pub fn crc32(&self) -> u32 {
+        self.shared.crc32
     }
 
     /// What had to be assumed, one sentence each, to be said to whoever loaded it.
@@ -292,6 +316,38 @@ impl Model {
 
 fn shown(file: &Path) -> String {
     harmless(&file.display().to_string(), 4096).into_owned()
+}
+
+/// The ONNX file in a folder that was changed last, of several of one time the last by name; `None` if it is no folder.
+fn newest_in(folder: &Path) -> Result<Option<PathBuf>, ModelError> {
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let failed = |error| ModelError::Io { file: shown(folder), error };
+    let mut newest: Option<(SystemTime, PathBuf)> = None;
+    for entry in std::fs::read_dir(folder).map_err(failed)?.take(MOST_FILES) {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "onnx") {
+            continue;
+        }
+        // One that is gone again, or cannot be looked at, is none.
+        let Ok(changed) = path.metadata().and_then(|meta| meta.modified()) else { continue };
+        newest = newest.max(Some((changed, path)));
+    }
+    newest.map(|(_, path)| Some(path)).ok_or_else(|| ModelError::Empty { folder: shown(folder) })
+}
+
+/// The files that [`Model::load`] would read: an ONNX file and the manifest beside it, there or not. None of a built-in model.
+pub fn files(name_or_path: &str) -> Vec<PathBuf> {
+    if built_in::find(name_or_path).is_some() {
+        return Vec::new();
+    }
+    let path = Path::new(name_or_path);
+    let path = match newest_in(path) {
+        Ok(Some(newest)) => newest,
+        Ok(None) | Err(_) => path.to_owned(),
+    };
+    vec![path.with_extension("onnx"), path.with_extension("toml")]
 }
 
 /// The manifest's place beside a model's file.

@@ -382,3 +382,29 @@ fn the_ksql_demos_error_is_the_host_computations() {
     let host: f64 = row.iter().zip(&layer).map(|(x, y)| (f64::from(*x) - y).powi(2)).sum::<f64>() / 210.0;
     assert!((error - host).abs() < 1e-5 * host, "{error} and {host}");
 }
+
+#[test]
+fn what_the_usual_tools_export_works_bare_or_with_a_manifest_of_a_few_lines() {
+    let file = |name: &str| {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(name)).unwrap()
+    };
+    let sensors: String = ["a", "b", "c", "d"].map(|name| format!("[[sensor]]\nname = '{name}'\n")).concat();
+    let manifest = format!("name = 'm'\n{sensors}");
+    for name in ["pytorch.onnx", "keras.onnx", "scikit-learn.onnx", "h2o.onnx"] {
+        let onnx = file(name);
+        assert!(graph::describe(&onnx).is_ok(), "{name}");
+        for manifest in [None, Some(manifest.as_str())] {
+            let mut model = load(&onnx, manifest).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let rows = expected(&mut model, &[1.0, 2.0, 3.0, 4.0, 0.5, 1.5, f32::NAN, 3.5]);
+            assert!(rows.len() == 8 && rows.iter().all(|value| value.is_finite()), "{name}: {rows:?}");
+        }
+    }
+    let two = file("outlier-score.onnx");
+    let said = refusal(&two, None);
+    assert!(said.contains("2 outputs (label, scores)"), "{said}");
+    let scores = manifest.replace("name = 'm'\n", "name = 'm'\n[output]\nkind = 'score'\nname = 'scores'\n");
+    let mut model = load(&two, Some(&scores)).unwrap();
+    let mut out = Vec::new();
+    model.scores(&[1.0, 2.0, 3.0, 4.0, 5.0, 2.0, 3.0, 4.0], &mut out).unwrap();
+    assert_eq!(out, [0.0, 4.0]);
+}

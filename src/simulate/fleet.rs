@@ -65,6 +65,9 @@ pub enum FleetError {
     /// No fault of that name.
     #[error("no fault is called {0:?}; there are {list}", list = fault_list())]
     Fault(String),
+    /// No fault of engines of that name.
+    #[error("no fault of engines is called {0:?}; there are {list}", list = super::cycle::FAULTS.map(|fault| fault.id).join(", "))]
+    NoCycleFault(String),
     /// The original demo does not have it.
     #[error("the original demo has no fault {0:?}; it has tire_…, shock_…, drive_shaft, overheating and firmware")]
     NotFaithful(String),

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`fleet`] | the fleet: cars by number, read one reading at a time |
 //! | `car`, `drive` | one car, and the physics of a healthy one |
+//! | [`cycle`] | engines by their heartbeat, the KSQL demo's message |
 //! | [`fault`] | the table of faults, and what each does to a reading |
 //! | `faithful` | the original demo's recurrences |
 //! | [`labels`] | the labels file |
@@ -16,6 +17,7 @@
 
 mod car;
 mod chance;
+pub mod cycle;
 mod drive;
 mod faithful;
 pub mod fault;

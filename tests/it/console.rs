@@ -1,6 +1,7 @@
 //! The console in a real terminal: the real binary behind a pseudo-terminal, its output read as a terminal reads it.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ fn cells(n: u16) -> NonZeroU16 {
 }
 
 /// The binary on a terminal of its own. Killed when dropped.
-struct Console {
+pub struct Console {
     child: Box<dyn Child + Send + Sync>,
     master: Option<Box<dyn MasterPty + Send>>,
     keyboard: Option<Box<dyn Write + Send>>,
@@ -27,13 +28,23 @@ struct Console {
     modes_before: String,
     /// Makes the reading thread let go of the terminal after the next piece.
     let_go: Arc<AtomicBool>,
-    _home: TempDir,
+    _home: Arc<TempDir>,
 }
 
 impl Console {
     /// `dashlight run` without cars of its own, on a terminal of that size.
     fn start(columns: u16, rows: u16, arguments: &[&str], environment: &[(&str, &str)]) -> Console {
-        let home = tempfile::tempdir().unwrap();
+        Console::start_in(&Arc::new(tempfile::tempdir().unwrap()), columns, rows, arguments, environment)
+    }
+
+    /// The same in a folder that outlives it.
+    pub fn start_in(
+        home: &Arc<TempDir>,
+        columns: u16,
+        rows: u16,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Console {
         let size = PtySize { cols: columns, rows, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_dashlight"));
@@ -72,7 +83,7 @@ impl Console {
             bytes: Vec::new(),
             modes_before,
             let_go,
-            _home: home,
+            _home: home.clone(),
         }
     }
 
@@ -106,23 +117,39 @@ impl Console {
         }
     }
 
-    fn wait(&mut self, text: &str) {
+    /// Waits until the screen has this text.
+    pub fn wait(&mut self, text: &str) {
         self.wait_for(text, |screen| screen.contents().contains(text));
     }
 
-    fn press(&mut self, keys: &str) {
+    /// Where devices connect, from the Pipeline view; the fleet is shown again afterwards.
+    pub fn address(&mut self) -> SocketAddr {
+        self.press("4");
+        self.wait("in flight to Kafka");
+        let text = self.screen.screen().contents();
+        let from = text.find("127.0.0.1:").expect("an address");
+        let address = text[from..].split(|c: char| c.is_whitespace() || c == ',').next().unwrap_or_default();
+        let address = address.parse().expect("an address");
+        self.press("1");
+        self.wait("BLAMED SENSOR");
+        address
+    }
+
+    /// Types these keys.
+    pub fn press(&mut self, keys: &str) {
         let keyboard = self.keyboard.as_mut().unwrap();
         keyboard.write_all(keys.as_bytes()).unwrap();
         keyboard.flush().unwrap();
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let id = self.child.process_id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// Waits for the end, and answers with the exit code.
-    fn ended(&mut self) -> u32 {
+    pub fn ended(&mut self) -> u32 {
         let end = Instant::now() + PATIENCE;
         loop {
             // A terminal whose output nobody reads would hold its program up.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dashlight::config::{Config, keys, print};
 use dashlight::engine::records::{DeadLetter, EpisodeRecord, MarkRecord, Origin, ScoreRecord, Summary, blamed, json};
-use dashlight::engine::view::{Blame, Counts, Episode};
+use dashlight::engine::view::{Blame, Counts, Episode, ShadowSide, ShadowView};
 use dashlight::telemetry::Schema;
 
 /// Compares the document with what it must be, or writes it.
@@ -144,6 +144,14 @@ fn the_page_on_records_names_every_field_that_is_written() {
         peak_memory_mib: None,
         in_log: 0,
         events_dropped: 0,
+        shadow: Some(ShadowView {
+            model: "other".into(),
+            threshold: String::new(),
+            readings: 0,
+            both: 0,
+            live: ShadowSide::default(),
+            shadow: ShadowSide::default(),
+        }),
     };
     let written = [
         json(&score),

@@ -15,6 +15,7 @@ mod house;
 mod kafka;
 mod kill;
 mod mqtt;
+mod restart;
 mod run;
 mod security;
 mod servers;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{Headless, assert_adds_up, has_peer};
+use crate::support::{Headless, assert_adds_up, dashlight, has_peer};
 
 fn publish(run: &Headless, arguments: &[&str], payload: &[u8]) {
     let port = run.mqtt.port().to_string();
@@ -90,4 +90,72 @@ fn what_is_no_reading_is_dead_lettered_and_nothing_else_suffers() {
     assert_adds_up(&summary);
     assert_eq!(summary["scored"], bad.len(), "{summary}");
     assert_eq!(summary["undecodable"].as_u64().unwrap() + summary["refused"].as_u64().unwrap(), bad.len() as u64);
+}
+
+/// What stands in a topic by now.
+fn read_topic(run: &Headless, topic: &str, count: usize) -> Vec<serde_json::Value> {
+    let count = count.to_string();
+    let arguments = ["-b", &run.kafka, "-C", "-q", "-o", "beginning", "-t", topic, "-c", &count];
+    let read = Command::new("kcat").args(arguments).output().unwrap();
+    String::from_utf8(read.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A folder configured for the KSQL demo's message.
+fn ksql(model: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[model]\n{model}\nscores = 'all'\n[[source]]\nmqtt = ['car/engine/temperature']\ntopic = 'engine-temperature'\n\
+         codec = 'delimited'\ncar = 'event'\n"
+    );
+    std::fs::write(home.path().join("dashlight.toml"), text).unwrap();
+    home
+}
+
+#[test]
+fn the_ksql_demo_runs_end_to_end_without_bringing_a_model() {
+    if !has_peer("mosquitto_pub") || !has_peer("kcat") {
+        return;
+    }
+    let run = Headless::start_in(ksql("name = 'engine-cycle'"), &[]);
+    let home = tempfile::tempdir().unwrap();
+    let mut engines = dashlight(&home);
+    engines.args(["simulate", "--kind", "engine-cycle", "--mqtt", &run.mqtt.to_string(), "--cars", "5"]);
+    let published = engines.args(["--rate", "5", "--for", "4s", "--faults", "0"]).output().unwrap();
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    // As in the demo: blanks after the separators, and one after the last value.
+    let strange: String = (0..210).map(|n| format!("{}.5# ", 20 + n % 7)).collect();
+    publish(&run, &["-q", "1", "-t", "car/engine/temperature"], format!("99999,{strange}").as_bytes());
+
+    let scores = read_topic(&run, "anomaly-detection", 101);
+    let breaches = read_topic(&run, "anomaly-detection-breaches", 1);
+    assert_eq!((&breaches[0]["car"], &breaches[0]["model"]), (&"99999".into(), &"engine-cycle".into()));
+    assert_eq!(breaches[0]["sensors"][0]["direction"], "high");
+    let (_, summary) = run.stop();
+    assert_adds_up(&summary);
+    assert_eq!((&summary["scored"], scores.len()), (&101.into(), 101), "{summary}");
+    assert!(scores.iter().any(|score| score["car"] == "10005" && score["breach"] == false));
+    assert_eq!(summary["anomalies"], 1, "only the strange one: {summary}");
+}
+
+#[test]
+fn the_ksql_demo_with_a_model_of_ones_own_compares_the_mean_squared_error_with_the_threshold() {
+    if !has_peer("mosquitto_pub") || !has_peer("kcat") {
+        return;
+    }
+    let home = ksql("threshold = 3.0");
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/engine-cycle.onnx");
+    std::fs::copy(own, home.path().join("autoencoder.onnx")).unwrap();
+    let run = Headless::start_in(home, &["--model", "autoencoder.onnx"]);
+    for (id, value) in [("1", "2.5"), ("2", "60")] {
+        let values = vec![value; 210].join("# ");
+        publish(&run, &["-q", "1", "-t", "car/engine/temperature"], format!("{id},{values}").as_bytes());
+    }
+    let scores = read_topic(&run, "anomaly-detection", 2);
+    for score in &scores {
+        let over = score["score"].as_f64().unwrap() > 3.0;
+        assert_eq!((&score["threshold"], &score["breach"]), (&3.0.into(), &over.into()), "{score}");
+    }
+    let breaches = read_topic(&run, "anomaly-detection-breaches", 1);
+    assert_eq!(breaches[0]["car"], "2", "{breaches:?}");
+    assert_adds_up(&run.stop().1);
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::{Headless, assert_adds_up, dashlight, has_peer, wait_until};
 
 /// The real Kafka to test against, if there is one.
-fn kafka() -> Option<String> {
+pub fn kafka() -> Option<String> {
     let address = std::env::var("DASHLIGHT_TEST_KAFKA").ok();
     if address.is_none() {
         eprintln!("skipped: DASHLIGHT_TEST_KAFKA names no Kafka");
@@ -26,13 +26,15 @@ fn own_topics() -> TempDir {
     fill_with_own_topics(tempfile::tempdir().unwrap(), &unique())
 }
 
-fn unique() -> String {
+/// A name that nobody has used before.
+pub fn unique() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     format!("{}-{time}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn fill_with_own_topics(home: TempDir, id: &str) -> TempDir {
+/// Writes a dashlight.toml with topics and a group of that name.
+pub fn fill_with_own_topics(home: TempDir, id: &str) -> TempDir {
     let text = format!(
         "[kafka]\ngroup = 'g-{id}'\npartitions = 4\n[kafka.topics]\nscores = 'scores-{id}'\nbreaches = 'breaches-{id}'\n\
          episodes = 'episodes-{id}'\ndead_letters = 'dead-{id}'\n[[source]]\ntopic = 'cars-{id}'\n"

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -50,13 +51,14 @@ pub fn has_peer(program: &str) -> bool {
 pub struct Headless {
     child: Child,
     lines: Receiver<String>,
+    said: Vec<Value>,
     log: Receiver<String>,
     logged: Vec<String>,
     /// Where devices connect.
     pub mqtt: SocketAddr,
     /// Kafka's bootstrap address.
     pub kafka: String,
-    _home: TempDir,
+    _home: Arc<TempDir>,
 }
 
 impl Headless {
@@ -67,12 +69,21 @@ impl Headless {
 
     /// The same in a folder that may hold a `dashlight.toml`.
     pub fn start_in(home: TempDir, arguments: &[&str]) -> Self {
-        Self::start_configured(home, &[&["--mqtt-listen", "127.0.0.1:0"], arguments].concat())
+        Self::start_shared(&Arc::new(home), arguments)
     }
 
-    /// The same, listening where the `dashlight.toml` says; one of the addresses must be plain.
+    /// The same in a folder that outlives it.
+    pub fn start_shared(home: &Arc<TempDir>, arguments: &[&str]) -> Self {
+        Self::begin(home, &[&["--mqtt-listen", "127.0.0.1:0"], arguments].concat())
+    }
+
+    /// As [`Headless::start_in`], listening where the `dashlight.toml` says; one of the addresses must be plain.
     pub fn start_configured(home: TempDir, arguments: &[&str]) -> Self {
-        let mut child = dashlight(&home)
+        Self::begin(&Arc::new(home), arguments)
+    }
+
+    fn begin(home: &Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut child = dashlight(home)
             .args(["run", "--headless"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -84,11 +95,12 @@ impl Headless {
         let mut run = Headless {
             child,
             lines,
+            said: Vec::new(),
             log,
             logged: Vec::new(),
             mqtt: ([127, 0, 0, 1], 0).into(),
             kafka: String::new(),
-            _home: home,
+            _home: home.clone(),
         };
         let listening = run.wait_for_log("listening: mqtt ");
         run.mqtt = listening.split("listening: mqtt ").nth(1).unwrap().trim().parse().unwrap();
@@ -111,6 +123,26 @@ impl Headless {
         }
     }
 
+    /// Waits for an event of that kind.
+    pub fn wait_for_event(&mut self, event: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(said) = self.said.iter().find(|said| said["event"] == event) {
+                return said.clone();
+            }
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(serde_json::from_str(&line).expect("every line of stdout is JSON")),
+                Err(_) => panic!("no {event} ever came, only {:?}", self.said),
+            }
+        }
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks it to end, waits, and answers with all events and the summary.
     pub fn stop(self) -> (Vec<Value>, Value) {
         self.stop_by("TERM")
@@ -125,8 +157,10 @@ impl Headless {
 
     /// Waits until it ends by itself and answers with all events and the summary.
     pub fn ended(&mut self) -> (Vec<Value>, Value) {
-        let mut events: Vec<Value> =
-            self.lines.iter().map(|line| serde_json::from_str(&line).expect("every line of stdout is JSON")).collect();
+        let mut events: Vec<Value> = std::mem::take(&mut self.said);
+        events.extend(
+            self.lines.iter().map(|line| serde_json::from_str::<Value>(&line).expect("every line of stdout is JSON")),
+        );
         let status = self.wait();
         let log: Vec<String> = self.logged.drain(..).chain(self.log.iter()).collect();
         assert!(status.success(), "ended with {status}; its log:\n{}", log.join("\n"));

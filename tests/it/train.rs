@@ -236,3 +236,30 @@ fn where_to_learn_from_is_said_once_and_rightly() {
     assert!(said(&["--kafka", "localhost:9", "--from", "2", "--to", "1"]).contains("nothing lies between"));
     assert!(said(&["a.csv", "--false-episodes", "0"]).contains("a number from 0.000001 to 100"));
 }
+
+#[test]
+fn inspect_writes_a_manifest_to_start_from_for_what_other_tools_export() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    for (name, made_by, gives) in [
+        ("pytorch", "pytorch 2.5.1", "\"output\": what it expects, in raw units"),
+        ("keras", "tf2onnx 1.16.1", "\"dense_1\": what it expects, in raw units"),
+        ("scikit-learn", "skl2onnx 1.17.0", "\"variable\": what it expects, in raw units"),
+        ("h2o", "h2o-to-onnx 3.46", "\"reconstruction\": what it expects, in raw units"),
+        ("outlier-score", "skl2onnx 1.17.0", "\"scores\": a score"),
+    ] {
+        let file = format!("{name}.onnx");
+        std::fs::copy(fixtures.join(&file), folder.join(&file)).unwrap();
+        let shown = dashlight(folder, &["model", "inspect", &file, "--out", "-"]);
+        let manifest = String::from_utf8(shown.stdout).unwrap();
+        assert!(manifest.contains("# What the ONNX file") && manifest.contains("v004"), "{name}: {manifest}");
+        let seen = String::from_utf8(shown.stderr).unwrap();
+        assert!(seen.contains(made_by) && seen.contains(gives), "{name}: {seen}");
+        let seen = done(folder, &["model", "inspect", &file, "--out", &format!("{name}.toml")]);
+        assert!(seen.contains(&format!("{name}.toml written")) && seen.contains(gives), "{name}: {seen}");
+        assert_eq!(std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap(), manifest);
+        let seen = done(folder, &["model", "inspect", &file]);
+        assert!(seen.contains(gives), "{name}: {seen}");
+    }
+}

@@ -39,9 +39,12 @@ pub struct Settings {
     #[arg(long, value_name = "BOOTSTRAP", help_heading = "Readings")]
     pub kafka: Option<String>,
 
-    /// Built-in model's name, or an ONNX file [default: car-sensors]
-    #[arg(long, value_name = "NAME|FILE", help_heading = "Verdicts")]
+    /// Built-in model's name, an ONNX file, or a folder whose newest one counts [default: car-sensors]
+    #[arg(long, value_name = "NAME|FILE|DIR", help_heading = "Verdicts")]
     pub model: Option<String>,
+    /// Challenger: another model that judges the same readings, to be compared; publishes nothing
+    #[arg(long, value_name = "NAME|FILE|DIR", help_heading = "Verdicts")]
+    pub shadow: Option<String>,
     /// Which scores are written to Kafka [default: breaches]
     #[arg(long, value_name = "WHICH", value_parser = clap::builder::PossibleValuesParser::new(crate::config::Scores::WORDS), help_heading = "Verdicts")]
     pub scores: Option<String>,
@@ -80,7 +83,7 @@ impl Settings {
         let path = |value: &Option<PathBuf>| value.as_ref().map(|path| path.to_string_lossy().into_owned().into());
         let listen = self.mqtt_listen.as_deref().map(|address| if address == "off" { "" } else { address }.into());
         let connect = (!self.mqtt_connect.is_empty()).then(|| self.mqtt_connect.clone().into());
-        let given: [(&'static str, &'static str, Option<toml::Value>); 18] = [
+        let given: [(&'static str, &'static str, Option<toml::Value>); 19] = [
             ("--state", "state", path(&self.state)),
             ("--log-level", "log.level", text(&self.log_level)),
             ("--log-file", "log.file", path(&self.log_file)),
@@ -90,6 +93,7 @@ impl Settings {
             ("--ack", "ingest.ack", text(&self.ack)),
             ("--kafka", "kafka.bootstrap", text(&self.kafka)),
             ("--model", "model.name", text(&self.model)),
+            ("--shadow", "model.shadow", text(&self.shadow)),
             ("--scores", "model.scores", text(&self.scores)),
             ("--simulate", "simulate.cars", self.simulate.map(toml::Value::Integer)),
             ("--rate", "simulate.rate", self.rate.map(toml::Value::Float)),
@@ -152,6 +156,7 @@ impl Args {
         let state = loaded.state_directory().ok();
         let log = loaded.log_directory();
         let Loaded { mut config, file, warnings, .. } = loaded;
+        config.state.clone_from(&state);
         if config.ack() == Ack::Disk {
             config.wal.directory = Some(log?);
         }
@@ -191,7 +196,7 @@ mod tests {
     #[test]
     fn every_flag_sets_a_key_that_exists_and_has_its_type() {
         let line = "--config f --state s --log-level warn --log-file l --mqtt-listen 127.0.0.1:0 --anonymous \
-                    --mqtt-connect mqtt://a --mqtt-connect mqtt://b --ack memory --kafka k:9092 --model m --scores all --simulate 7 \
+                    --mqtt-connect mqtt://a --mqtt-connect mqtt://b --ack memory --kafka k:9092 --model m --shadow n --scores all --simulate 7 \
                     --rate 2 --faults 3 --seed 4 \
                     --connections 5 --theme light --color 16 --ascii";
         let settings = parse(line).unwrap().settings;

@@ -16,7 +16,7 @@ use super::canvas::Canvas;
 use crate::console::app::App;
 use crate::console::format::{self, count, rate};
 use crate::console::theme::Styles;
-use crate::engine::view::{LogView, PipelineView, Series, Snapshot};
+use crate::engine::view::{LogView, PipelineView, Series, ShadowView, Snapshot};
 
 /// Width from which the path is drawn as a picture.
 const PICTURE_FROM: u16 = 108;
@@ -274,6 +274,31 @@ fn facts(lines: &mut Vec<Line>, path: &PipelineView, shown: &Snapshot, styles: &
     // A sentence: it has the whole line.
     let (label, text) = ("threshold".to_string(), path.threshold.clone());
     lines.push(Line::Text(vec![(0, label, styles.dim.style()), (21, text, Style::new())]));
+    if let Some(shadow) = &path.shadow {
+        challenger(lines, shadow, styles);
+    }
+}
+
+/// The live model and its challenger, side by side.
+fn challenger(lines: &mut Vec<Line>, shadow: &ShadowView, styles: &Styles) {
+    let (dim, heading) = (styles.dim.style(), styles.heading.style());
+    lines.push(Line::Text(Vec::new()));
+    let columns = [21, 34, 46, 56];
+    let mut head: Vec<Piece> = vec![(0, "CHALLENGER".into(), heading)];
+    head.extend(
+        columns.iter().zip(["BREACHES", "EPISODES", "OPEN", "PER READING"]).map(|(x, t)| (*x, t.into(), heading)),
+    );
+    lines.push(Line::Text(head));
+    for (who, side) in [("live", &shadow.live), (shadow.model.as_str(), &shadow.shadow)] {
+        let cost = format!("{} µs", format::number(side.cost_us, 1, 8));
+        let values = [count(side.breaches), count(side.episodes), count(side.open as u64), cost];
+        let mut row: Vec<Piece> = vec![(0, format::fit(who, 20).into_owned(), dim)];
+        row.extend(columns.iter().zip(values).map(|(x, text)| (*x, text, Style::new())));
+        lines.push(Line::Text(row));
+    }
+    let same = format::number(shadow.agreement() * 100.0, 2, 8);
+    let text = format!("the same of {same} % of {}", format::plural(shadow.readings, "reading", "readings"));
+    lines.push(Line::Text(vec![(0, "they say".into(), dim), (21, text, Style::new())]));
 }
 
 /// What a message has reached when its device is told that it is kept.

@@ -178,7 +178,7 @@ pub fn learn(
     let sensors = schema.sensors().iter().zip(&scaling);
     let manifest = Manifest {
         name: options.name.clone(),
-        onnx_crc32: Some(crc32(&onnx)),
+        onnx_crc32: Some(format!("{:08x}", crc32(&onnx))),
         input: Input::default(),
         output: Output::default(),
         threshold: None,
