@@ -8,14 +8,13 @@ use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashlight::config::{Scores, Source};
-use dashlight::detect::{Calibration, Detector};
-use dashlight::engine::lane::{Judge, Lane};
+use dashlight::engine::lane::Lane;
+use dashlight::engine::models::Scorer;
 use dashlight::engine::order::{Candidate, Order, Place};
 use dashlight::engine::present::{self, Look};
 use dashlight::engine::view::{FleetQuery, FleetSort};
 use dashlight::fleet::{Judged, Shard};
 use dashlight::kafka::Record;
-use dashlight::model::Model;
 use dashlight::telemetry::Schema;
 use dashlight::telemetry::codec::{Codec, encode_json};
 
@@ -24,12 +23,9 @@ const BATCH: usize = 256;
 
 /// A lane of the built-in model with its own calibration.
 fn lane() -> Lane {
-    let model = Model::load("car-sensors").unwrap();
-    let calibration: Calibration = model.manifest().calibration().unwrap().unwrap();
-    let detector = Detector::new(&calibration, model.schema()).unwrap();
-    let codec = Codec::of_source(&Source::default(), model.schema().clone()).unwrap();
-    let judge = Judge { detector, threshold: 1.0 };
-    Lane::new(0, "car-sensor".into(), codec.into(), model, judge, Scores::Breaches, 200_000)
+    let scorer = Scorer::load("car-sensors", None).unwrap();
+    let codec = Codec::of_source(&Source::default(), scorer.schema().clone()).unwrap();
+    Lane::new(0, "car-sensor".into(), codec.into(), scorer, Scores::Breaches, 200_000)
 }
 
 /// The payload of a car at rest.

@@ -21,7 +21,7 @@ mod door;
 mod keep;
 pub mod lane;
 mod latency;
-mod models;
+pub mod models;
 pub mod order;
 mod path;
 pub mod present;
