@@ -34,16 +34,19 @@ pub(super) struct Topic {
     pub partitions: BTreeMap<i32, Partition>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What librdkafka says of a partition.
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default)]
 pub(super) struct Partition {
     /// Offset after the last record, as of the last fetch; negative if not known.
     pub hi_offset: i64,
+    /// What the group has committed; negative if not known.
+    pub committed_offset: i64,
 }
 
 impl Default for Partition {
     fn default() -> Self {
-        Partition { hi_offset: -1 }
+        Partition { hi_offset: -1, committed_offset: -1 }
     }
 }
 

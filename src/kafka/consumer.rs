@@ -12,6 +12,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::client::Partition;
 use super::cluster::Cluster;
 use super::credit::{Credit, Topics};
 use super::error::KafkaError;
@@ -243,10 +244,13 @@ impl Consumer {
         let mut lag = None;
         for slot in &self.slots {
             let topic = heard.statistics.topics.get(&*self.topics[slot.topic].name);
-            if let Some(end) = topic.and_then(|topic| topic.partitions.get(&slot.partition)).map(|p| p.hi_offset)
+            let known = topic.and_then(|topic| topic.partitions.get(&slot.partition));
+            if let Some(&Partition { hi_offset: end, committed_offset }) = known
                 && end >= 0
             {
-                *lag.get_or_insert(0) += end.saturating_sub(slot.stored.max(0)).max(0) as u64;
+                // Where nothing was read yet, only the group knows what is processed.
+                let done = slot.stored.max(slot.committed).max(committed_offset).max(0);
+                *lag.get_or_insert(0) += end.saturating_sub(done).max(0) as u64;
             }
         }
         lag
